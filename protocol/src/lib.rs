@@ -1,1 +1,15 @@
-//! Crate under construction.
+//! The language every Seawall process speaks. It knows nothing of who speaks it.
+//!
+//! * [`ids`], [`locality`], [`error`]: identities, places, refusals.
+//! * [`batch`]: Kafka record batch v2.
+//! * [`metadata`]: the facts of the metadata log, the image they fold to, deltas, snapshots, the draft.
+//! * `rpc` (feature): generated gRPC services, channel and server settings.
+//!
+//! Everything outside `rpc` is pure: no tokio, files, sockets, clocks, randomness.
+
+pub mod error;
+pub mod ids;
+pub mod locality;
+pub mod metadata;
+#[cfg(feature = "rpc")]
+pub mod rpc;

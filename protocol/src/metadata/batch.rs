@@ -1,0 +1,67 @@
+//! A batch of facts: payload of one Raft entry, unit of decision and of application. It names the batch
+//! number it was decided on (compare-and-append): `apply` drops it when the image is elsewhere.
+
+use super::record::{Envelope, Fact, FactError};
+use crate::ids::BatchNo;
+use serde::{Deserialize, Serialize};
+
+/// Largest encoded batch, bytes: an entry must not hold up heartbeats behind it (DESIGN.md section 2).
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Facts decided together on image `base`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataBatch {
+    /// Number of batches the image had folded when this one was decided.
+    pub base: BatchNo,
+    /// In order; a later one may build on an earlier one.
+    pub facts: Vec<Fact>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    base: BatchNo,
+    facts: Vec<Envelope>,
+}
+
+/// Why bytes are not a batch this build can apply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchDecodeError {
+    /// The frame itself does not decode.
+    #[error("metadata batch does not decode: {0}")]
+    Malformed(String),
+    /// A fact in it cannot be folded here.
+    #[error(transparent)]
+    Fact(#[from] FactError),
+}
+
+impl MetadataBatch {
+    /// Bytes as they stand in a Raft entry and in the feed.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let stored = Stored { base: self.base, facts: self.facts.iter().map(Fact::to_envelope).collect() };
+        postcard::to_stdvec(&stored).expect("envelopes hold only types that postcard can always write")
+    }
+
+    /// Reads bytes written by [`Self::encode`].
+    ///
+    /// # Errors
+    /// [`BatchDecodeError`]: the node must stop, never skip.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BatchDecodeError> {
+        let (stored, rest): (Stored, _) =
+            postcard::take_from_bytes(bytes).map_err(|e| BatchDecodeError::Malformed(e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(BatchDecodeError::Malformed(format!("{} bytes left over", rest.len())));
+        }
+        let facts = stored.facts.iter().map(Fact::from_envelope).collect::<Result<_, _>>()?;
+        Ok(Self { base: stored.base, facts })
+    }
+}
+
+/// 64-bit hash that chains batches: FNV-1a over the previous value and the batch's bytes. It finds
+/// histories that parted by mistake; it is no defence against forgery.
+#[must_use]
+pub fn chain(previous: u64, bytes: &[u8]) -> u64 {
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    previous.to_le_bytes().iter().chain(bytes).fold(BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}

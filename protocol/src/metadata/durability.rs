@@ -1,0 +1,47 @@
+//! The one durability rule. `satisfies(isr)` = at least min(RF, `min.insync.replicas`) members AND at least
+//! `min.insync.dcs` data centres covered. Used by the produce check, the high watermark gate, ELR, describe and
+//! explain: nobody else may spell it out again (DESIGN.md section 5).
+
+use super::configs::TopicConfig;
+use super::image::MetadataImage;
+use super::topics::Topic;
+use crate::ids::{BrokerId, TopicId};
+use std::collections::BTreeSet;
+
+/// What an ISR must cover for a record to count as kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DurabilityRule {
+    /// min(RF, `min.insync.replicas`).
+    pub min_replicas: usize,
+    /// `min.insync.dcs`.
+    pub min_dcs: usize,
+}
+
+impl MetadataImage {
+    /// The rule of a topic; None for an unknown topic.
+    #[must_use]
+    pub fn durability_rule(&self, topic: TopicId) -> Option<DurabilityRule> {
+        let topic = self.topics.get(topic)?;
+        Some(self.rule_of(topic))
+    }
+
+    /// The rule of a topic at hand.
+    #[must_use]
+    pub fn rule_of(&self, topic: &Topic) -> DurabilityRule {
+        let config: TopicConfig = self.topic_config(topic.id);
+        DurabilityRule {
+            min_replicas: usize::from(config.min_insync_replicas.min(topic.replication_factor)),
+            min_dcs: usize::from(config.min_insync_dcs),
+        }
+    }
+
+    /// Whether these members satisfy the topic's rule. Members this image does not know cover no data centre.
+    #[must_use]
+    pub fn satisfies(&self, topic: &Topic, members: &[BrokerId]) -> bool {
+        let rule = self.rule_of(topic);
+        let distinct: BTreeSet<_> = members.iter().collect();
+        let dcs: BTreeSet<_> =
+            distinct.iter().filter_map(|b| self.brokers.get(**b)).map(|b| b.locality.data_centre()).collect();
+        distinct.len() >= rule.min_replicas && dcs.len() >= rule.min_dcs
+    }
+}
