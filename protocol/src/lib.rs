@@ -7,6 +7,7 @@
 //!
 //! Everything outside `rpc` is pure: no tokio, files, sockets, clocks, randomness.
 
+pub mod batch;
 pub mod error;
 pub mod ids;
 pub mod locality;
