@@ -25,7 +25,7 @@ mod rpc {
         Ok(())
     }
 
-    fn protox_encode(descriptors: &prost_build_types::FileDescriptorSet) -> Vec<u8> {
-        prost_build_codec::Message::encode_to_vec(descriptors)
+    fn protox_encode(descriptors: &prost_types::FileDescriptorSet) -> Vec<u8> {
+        prost::Message::encode_to_vec(descriptors)
     }
 }
