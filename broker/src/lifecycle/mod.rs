@@ -1,0 +1,2 @@
+//! The broker's life as the cluster sees it: registration, proof, heartbeats and lease, controlled shutdown.
+//! `state` decides (pure), `task` talks.
