@@ -10,8 +10,11 @@
 //! Absent on purpose: nothing here is dialled by a controller; nothing elects; no answer is released by
 //! anything but `replica`.
 
+pub mod checkpoints;
 pub mod clock;
 pub mod config;
+pub mod fatal;
+pub mod http;
 pub mod lifecycle;
 pub mod limits;
 pub mod metadata;

@@ -1,0 +1,52 @@
+//! The HTTP listener of a broker: `/metrics`, `/healthz` (this process only), `/readyz` (caught up and unfenced).
+//! Knows nothing of how those are computed; serves plain text and takes no input.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Renders the metrics page; given by the binary, which owns the recorder.
+pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Says why the broker is not ready; an empty list means it is.
+pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+#[derive(Clone)]
+struct Pages {
+    render: Render,
+    readiness: Readiness,
+}
+
+/// Serves until the token is cancelled.
+///
+/// # Errors
+/// The listener's own.
+pub async fn serve(
+    listener: TcpListener,
+    render: Render,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(Pages { render, readiness });
+    axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}
+
+async fn metrics(State(pages): State<Pages>) -> String {
+    (pages.render)()
+}
+
+async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
+    let reasons = (pages.readiness)();
+    if reasons.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n")))
+}
