@@ -87,6 +87,8 @@ codes! {
     Timeout = 7, Unknown, Retry;
     /// A queue or budget is full; nothing was done.
     Overloaded = 8, None, Retry;
+    /// No connection to the node came about: nothing was sent. Another node may answer.
+    NotReachable = 9, None, Retry;
     /// The topic does not exist.
     UnknownTopic = 10, None, GiveUp;
     /// The topic exists, the partition number does not.

@@ -2,6 +2,7 @@
 //!
 //! * [`ids`], [`locality`], [`error`]: identities, places, refusals.
 //! * [`batch`]: Kafka record batch v2.
+//! * [`timers`], [`limits`]: every timer that derives from the declared round trip, every fixed bound.
 //! * [`metadata`]: the facts of the metadata log, the image they fold to, deltas, snapshots, the draft.
 //! * `rpc` (feature): generated gRPC services, channel and server settings.
 //!
@@ -10,7 +11,9 @@
 pub mod batch;
 pub mod error;
 pub mod ids;
+pub mod limits;
 pub mod locality;
 pub mod metadata;
 #[cfg(feature = "rpc")]
 pub mod rpc;
+pub mod timers;

@@ -1,11 +1,9 @@
 //! Where a node stands: `region/dc/rack`. Placement and the durability rule count distinct data centres.
 
+pub use crate::limits::LOCALITY_PART_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-
-/// Longest part of a locality path, in bytes.
-pub const LOCALITY_PART_MAX: usize = 64;
 
 /// A path of three parts. Two nodes share a data centre when region and dc are equal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -3,10 +3,8 @@
 
 use super::record::{Envelope, Fact, FactError};
 use crate::ids::BatchNo;
+pub use crate::limits::BATCH_BYTES_MAX;
 use serde::{Deserialize, Serialize};
-
-/// Largest encoded batch, bytes: an entry must not hold up heartbeats behind it (DESIGN.md section 2).
-pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Facts decided together on image `base`.
 #[derive(Debug, Clone, PartialEq, Eq)]

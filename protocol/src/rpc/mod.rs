@@ -1,6 +1,10 @@
 //! Generated services and messages, the shared channel and server settings, and the conversions
 //! between wire errors and [`crate::error::ApiError`]. Knows sockets only through tonic.
 
+pub mod channel;
+pub mod convert;
+pub mod server;
+
 /// Messages and services as generated from `proto/`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 pub mod pb {
