@@ -1,1 +1,5 @@
-//! Crate under construction.
+//! What the tests of the whole stand on: the repository's rules as code, and a harness that starts real processes.
+//!
+//! Never shipped; nothing but the tests under `integration-tests/tests` depends on it.
+
+pub mod tidy;
