@@ -1,0 +1,5 @@
+//! Level-triggered work.
+
+/// Where sweeps stand.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WorkMemo {}
