@@ -17,6 +17,18 @@ pub struct DurabilityRule {
     pub min_dcs: usize,
 }
 
+impl DurabilityRule {
+    /// Whether these members, each with its data centre where known, satisfy the rule. A member named twice counts once.
+    pub fn satisfied_by<D: Ord>(&self, members: impl IntoIterator<Item = (BrokerId, Option<D>)>) -> bool {
+        let (mut distinct, mut dcs) = (BTreeSet::new(), BTreeSet::new());
+        for (member, dc) in members {
+            distinct.insert(member);
+            dcs.extend(dc);
+        }
+        distinct.len() >= self.min_replicas && dcs.len() >= self.min_dcs
+    }
+}
+
 impl MetadataImage {
     /// The rule of a topic; None for an unknown topic.
     #[must_use]
@@ -38,10 +50,7 @@ impl MetadataImage {
     /// Whether these members satisfy the topic's rule. Members this image does not know cover no data centre.
     #[must_use]
     pub fn satisfies(&self, topic: &Topic, members: &[BrokerId]) -> bool {
-        let rule = self.rule_of(topic);
-        let distinct: BTreeSet<_> = members.iter().collect();
-        let dcs: BTreeSet<_> =
-            distinct.iter().filter_map(|b| self.brokers.get(**b)).map(|b| b.locality.data_centre()).collect();
-        distinct.len() >= rule.min_replicas && dcs.len() >= rule.min_dcs
+        let dc = |b: &BrokerId| self.brokers.get(*b).map(|b| b.locality.data_centre());
+        self.rule_of(topic).satisfied_by(members.iter().map(|b| (*b, dc(b))))
     }
 }
