@@ -18,3 +18,4 @@ pub mod http;
 pub mod lifecycle;
 pub mod limits;
 pub mod metadata;
+pub mod replica;
