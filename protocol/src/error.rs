@@ -190,7 +190,7 @@ pub struct ApiError {
     /// The limit or rule it broke.
     pub limit: String,
     /// Where to go instead.
-    pub hint: Option<Hint>,
+    pub hint: Option<Box<Hint>>,
 }
 
 /// Where the right node is.
@@ -236,7 +236,7 @@ impl ApiError {
     /// The same refusal with a hint.
     #[must_use]
     pub fn with_hint(mut self, hint: Hint) -> Self {
-        self.hint = Some(hint);
+        self.hint = Some(Box::new(hint));
         self
     }
 }

@@ -52,7 +52,7 @@ impl FromStr for Locality {
         };
         let parts: Vec<&str> = value.split('/').collect();
         match parts.as_slice() {
-            [region, dc, rack] if [region, dc, rack].into_iter().all(|p| legal(p)) => {
+            [region, dc, rack] if [region, dc, rack].into_iter().all(legal) => {
                 Ok(Self { region: (*region).to_owned(), dc: (*dc).to_owned(), rack: (*rack).to_owned() })
             }
             _ => Err(error()),

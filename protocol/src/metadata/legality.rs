@@ -78,7 +78,7 @@ impl MetadataImage {
         let topic = self.live_topic(fact.topic)?;
         let count = topic.partitions.len();
         ensure(count == fact.first as usize, || format!("partitions from {} after {count}", fact.first))?;
-        fact.assignments.iter().try_for_each(|a| check_assignment(a))
+        fact.assignments.iter().try_for_each(check_assignment)
     }
 
     fn check_changed(&self, fact: &PartitionsChanged) -> Verdict {

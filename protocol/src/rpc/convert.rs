@@ -40,7 +40,7 @@ impl From<ApiError> for wire::Error {
             field: error.field,
             value: error.value,
             limit: error.limit,
-            hint: error.hint.map(Into::into),
+            hint: error.hint.map(|hint| (*hint).into()),
         }
     }
 }
@@ -53,7 +53,7 @@ impl From<wire::Error> for ApiError {
             field: error.field,
             value: error.value,
             limit: error.limit,
-            hint: error.hint.map(Into::into),
+            hint: error.hint.map(|hint| Box::new(hint.into())),
         }
     }
 }

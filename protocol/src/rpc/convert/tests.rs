@@ -17,7 +17,7 @@ fn any_error() -> impl Strategy<Value = ApiError> {
             field,
             value,
             limit,
-            hint,
+            hint: hint.map(Box::new),
         },
     )
 }
