@@ -1,0 +1,242 @@
+//! Taking bytes away: truncating the tail, dropping the head, starting over.
+//!
+//! Owns: the order of durable steps, so that a power cut at any of them leaves the log before or after, never
+//! damaged.
+//! Never: decides where to cut (replication and retention do).
+//! Invariant: a truncation lowers the mark durably, cuts, and syncs the cut before it returns; the log start is
+//! durable before a segment below it is unlinked; a new generation begins before the first byte is touched, so
+//! that no flush in flight writes a mark for what is being cut.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::shared::DirState;
+use super::{Active, Cutting, Log};
+use crate::epochs::{EpochStart, EpochTable};
+use crate::error::{Damage, LogError};
+use crate::limits::SEGMENT_HEADER_BYTES;
+use crate::segment::walk::Walker;
+use crate::segment::{Mark, Outline, SegmentFile, index_path, segment_path};
+use crate::storage::Storage;
+
+/// What a head drop removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Segments removed.
+    pub segments: usize,
+    /// Bytes of their batches.
+    pub bytes: u64,
+}
+
+impl Log {
+    /// Cuts everything at and above `to`; durable on return. A batch that straddles `to` goes whole, so the log may
+    /// end below: the new end is returned. Flushes in flight become void. Syncs on this thread.
+    /// Errors: `to` outside of the log.
+    pub fn truncate(&mut self, to: u64) -> Result<u64, LogError> {
+        self.shared.check()?;
+        if to > self.end {
+            return Err(LogError::AboveEnd { offset: to, end: self.end });
+        }
+        if to < self.start {
+            return Err(LogError::BelowStart { offset: to, start: self.start });
+        }
+        if to == self.end {
+            return Ok(self.end);
+        }
+        // The lowered mark may only speak of durable bytes, and seals of earlier segments come before it.
+        if self.durable_end < self.end {
+            self.sync()?;
+        }
+        let outline = self.outline_up_to(to)?;
+        if outline.next < self.start {
+            let start = self.start;
+            return self.reset(start).map(|()| start);
+        }
+        let result = self.cut_to(outline);
+        self.shared.guard_steps(result)?;
+        Ok(self.end)
+    }
+
+    /// The outline, ending at the last batch boundary at or below `to`, of the segment that holds it.
+    fn outline_up_to(&self, to: u64) -> Result<Outline, LogError> {
+        let (full, file) = self.segment_at(to)?;
+        let mut outline = full.rewound(to);
+        let mut walker = Walker::new(&*file.file, full.end);
+        while outline.next < to {
+            let step = walker.next(&outline).map_err(|e| Damage::new(&file.path, outline.end, e.to_string()))?;
+            let (header, _) = step.map_err(|stop| Damage::new(&file.path, outline.end, format!("{stop:?}")))?;
+            if header.next_offset() > to {
+                break;
+            }
+            outline.add(&header, self.config.index_interval_bytes);
+        }
+        Ok(outline)
+    }
+
+    fn cut_to(&mut self, outline: Outline) -> Result<(), LogError> {
+        let cutting = Cutting::at(&outline);
+        let later: Vec<u64> = self.segment_bases().filter(|base| *base > outline.base).collect();
+        let shared = self.shared.clone();
+        let mut gate = shared.gate();
+        gate.generation += 1;
+        self.generation = gate.generation;
+        let frozen = self.frozen.contains_key(&outline.base);
+        if frozen || !later.is_empty() {
+            gate.state.cutting = Some(cutting);
+            shared.store(&gate)?;
+        }
+        let file = match self.active.take().filter(|a| a.outline.base == outline.base) {
+            Some(active) => active.file,
+            None => self.open_segment(outline.base)?,
+        };
+        finish_cut(&*self.storage, &self.dir, &file, cutting.mark(), &later)?;
+        if gate.state.cutting.take().is_some() {
+            shared.store(&gate)?;
+        }
+        drop(gate);
+        self.frozen.retain(|base, _| *base < outline.base);
+        self.loaded.lock().retain(|(base, _)| *base < outline.base);
+        self.epochs.truncate(outline.next);
+        self.end = outline.next;
+        self.durable_end = self.durable_end.min(self.end);
+        self.marked = self.marked.min(self.end);
+        self.active = Some(Active { file, allocated: outline.end, snapshot_end: SEGMENT_HEADER_BYTES, outline });
+        Ok(())
+    }
+
+    /// The open file of a frozen segment.
+    fn open_segment(&self, base: u64) -> Result<Arc<SegmentFile>, LogError> {
+        if let Some((file, _)) = self.frozen.get(&base).and_then(|f| f.pending.clone()) {
+            return Ok(file);
+        }
+        let path = segment_path(&self.dir, base);
+        Ok(Arc::new(SegmentFile::open(&*self.storage, &path)??))
+    }
+
+    fn segment_bases(&self) -> impl Iterator<Item = u64> + '_ {
+        self.frozen.keys().copied().chain(self.active.iter().map(|a| a.outline.base))
+    }
+
+    /// Raises the log start to `upto` (retention, delete-records) and removes segments that lie wholly below.
+    /// The new start is durable on return; `upto` at or below the start does nothing. Syncs on this thread.
+    /// The caller keeps `upto` at or below the high watermark. Errors: `upto` above the log end.
+    pub fn drop_head(&mut self, upto: u64) -> Result<Dropped, LogError> {
+        self.shared.check()?;
+        if upto > self.end {
+            return Err(LogError::AboveEnd { offset: upto, end: self.end });
+        }
+        if upto <= self.start {
+            return Ok(Dropped::default());
+        }
+        let unsealed = self.frozen.values().any(|f| f.mark.next <= upto && f.pending.is_some());
+        if self.durable_end < upto || unsealed {
+            self.sync()?;
+        }
+        let result = self.raise_start(upto);
+        self.shared.guard_steps(result)
+    }
+
+    fn raise_start(&mut self, upto: u64) -> Result<Dropped, LogError> {
+        let gone: Vec<(u64, u64)> = self
+            .frozen
+            .values()
+            .take_while(|f| f.mark.next <= upto)
+            .map(|f| (f.identity.base, f.mark.end - f.identity.initial_mark().end))
+            .collect();
+        let mut epochs = self.epochs.clone();
+        epochs.trim_head(upto);
+        {
+            let mut gate = self.shared.gate();
+            gate.state.start = upto;
+            // What covers the record before the new start, for when the batches that began it are gone.
+            let covering = |e: &&EpochStart| e.start < upto;
+            gate.state.epochs = epochs.entries().iter().filter(covering).copied().collect();
+            self.shared.store(&gate)?;
+        }
+        self.start = upto;
+        self.epochs = epochs;
+        let mut dropped = Dropped::default();
+        for (base, bytes) in gone {
+            remove_segment(&*self.storage, &self.dir, base)?;
+            self.frozen.remove(&base);
+            self.loaded.lock().retain(|(loaded, _)| *loaded != base);
+            dropped.segments += 1;
+            dropped.bytes += bytes;
+        }
+        Ok(dropped)
+    }
+
+    /// Throws everything away and begins at `start`, durably: for a follower whose log lies below its leader's, and
+    /// a Raft log purged past its end. Flushes in flight become void. Syncs on this thread.
+    pub fn reset(&mut self, start: u64) -> Result<(), LogError> {
+        self.shared.check()?;
+        let result = self.start_over(start);
+        self.shared.guard_steps(result)
+    }
+
+    fn start_over(&mut self, start: u64) -> Result<(), LogError> {
+        self.make_dir()?;
+        if self.parent_unsynced
+            && let Some(parent) = self.dir.parent()
+        {
+            self.storage.sync_dir(parent).map_err(LogError::io("sync of directory", parent))?;
+            self.parent_unsynced = false;
+        }
+        let shared = self.shared.clone();
+        let mut gate = shared.gate();
+        gate.generation += 1;
+        self.generation = gate.generation;
+        self.life += 1;
+        gate.state = DirState { life: self.life, start, ..DirState::fresh() };
+        shared.store(&gate)?;
+        let bases: Vec<u64> = self.segment_bases().collect();
+        for base in bases {
+            remove_segment(&*self.storage, &self.dir, base)?;
+        }
+        self.storage.sync_dir(&self.dir).map_err(LogError::io("sync of directory", &self.dir))?;
+        self.frozen.clear();
+        self.active = None;
+        self.loaded.lock().clear();
+        self.epochs = EpochTable::new();
+        (self.start, self.end, self.durable_end, self.marked) = (start, start, start, start);
+        self.names_synced = self.names;
+        Ok(())
+    }
+}
+
+/// Lowers the mark durably, cuts the file there, lowers the other slot too, syncs the cut, removes later segments.
+/// Safe to repeat.
+pub(crate) fn finish_cut(
+    storage: &dyn Storage,
+    dir: &Path,
+    file: &SegmentFile,
+    mark: Mark,
+    later: &[u64],
+) -> Result<(), LogError> {
+    let mut slots = file.slots();
+    file.write_mark(&mut slots, mark)?;
+    file.sync()?;
+    for base in later {
+        remove_segment(storage, dir, *base)?;
+    }
+    remove_if_there(storage, &index_path(dir, file.identity.base))?;
+    storage.sync_dir(dir).map_err(LogError::io("sync of directory", dir))?;
+    file.file.set_len(mark.end).map_err(LogError::io("cut", &file.path))?;
+    // Both slots agree now: losing one to damage cannot bring the higher mark back.
+    file.write_mark(&mut slots, mark)?;
+    file.sync()
+}
+
+/// Removes a segment and its index. Not durable until the directory is synced; coming back does no harm, because
+/// the log start or the state says that it is garbage.
+pub(crate) fn remove_segment(storage: &dyn Storage, dir: &Path, base: u64) -> Result<(), LogError> {
+    remove_if_there(storage, &index_path(dir, base))?;
+    remove_if_there(storage, &segment_path(dir, base))
+}
+
+pub(crate) fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<(), LogError> {
+    match storage.remove(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(LogError::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,145 @@
+//! The log's half of making bytes durable: handing out flush jobs and applying their completions.
+//!
+//! Owns: when a job is due, what it captures, and the advance of the durable end.
+//! Never: syncs on the appending thread, except through [`Log::sync`], [`Log::idle_mark`] and
+//! [`Log::close_clean`], which say so.
+//! Invariant: the durable end moves only by a completion of the current generation, and only forward.
+
+use std::sync::Arc;
+
+use super::Log;
+use crate::error::LogError;
+use crate::flush::{FlushJob, Flushed};
+use crate::limits::INDEX_SNAPSHOT_BYTES;
+use crate::segment::Mark;
+
+impl Log {
+    fn is_dirty(&self) -> bool {
+        self.end > self.durable_end
+            || self.frozen.values().next_back().is_some_and(|f| f.pending.is_some())
+            || (self.active.is_some() && (self.names > self.names_synced || self.parent_unsynced))
+    }
+
+    /// A job that makes everything appended so far durable, or `None` if it is already. Run it on any thread
+    /// ([`FlushJob::run`]) while appends go on, then hand the outcome to [`Log::flushed`]. Several may be under way.
+    pub fn flush_job(&self) -> Option<FlushJob> {
+        self.is_dirty().then(|| self.job())
+    }
+
+    fn job(&self) -> FlushJob {
+        let pending = self.frozen.values().rev().map_while(|f| f.pending.clone());
+        let mut frozen: Vec<_> = pending.collect();
+        frozen.reverse();
+        FlushJob {
+            storage: self.storage.clone(),
+            dir: self.dir.clone(),
+            shared: self.shared.clone(),
+            generation: self.generation,
+            frozen,
+            active: self.active.as_ref().map(|a| (a.file.clone(), a.outline.mark(false))),
+            sync_parent: self.parent_unsynced,
+            sync_names: self.names > self.names_synced,
+            names: self.names,
+            upto: self.end,
+        }
+    }
+
+    /// Applies a finished job. Returns the durable end if it moved; `None` for a job of an older generation, whose
+    /// bytes may have been cut since.
+    pub fn flushed(&mut self, flushed: Flushed) -> Result<Option<u64>, LogError> {
+        self.shared.check()?;
+        if flushed.void || flushed.generation != self.generation {
+            return Ok(None);
+        }
+        for base in flushed.sealed {
+            if let Some(frozen) = self.frozen.get_mut(&base) {
+                frozen.pending = None;
+            }
+        }
+        if flushed.parent_synced {
+            self.parent_unsynced = false;
+        }
+        self.names_synced = self.names_synced.max(flushed.names);
+        self.marked = self.marked.max(flushed.marked);
+        if flushed.upto <= self.durable_end {
+            return Ok(None);
+        }
+        assert!(flushed.upto <= self.end, "a flush of this generation covers only what was appended");
+        self.durable_end = flushed.upto;
+        Ok(Some(self.durable_end))
+    }
+
+    /// Makes everything durable on this thread: for votes, recovery, truncation. One job, run and applied.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.shared.check()?;
+        if let Some(job) = self.flush_job() {
+            let flushed = job.run()?;
+            self.flushed(flushed)?;
+        }
+        Ok(())
+    }
+
+    /// True if [`Log::idle_mark`] has something to do: data not durable, or an end mark that is not.
+    pub fn needs_idle_mark(&self) -> bool {
+        self.is_dirty() || (self.active.is_some() && self.marked < self.durable_end)
+    }
+
+    /// A job that makes the newest end mark durable, for a log gone idle whose data are durable already; run and
+    /// applied like a flush job. Call within a second of the last append.
+    pub fn idle_job(&self) -> Option<FlushJob> {
+        self.needs_idle_mark().then(|| self.job())
+    }
+
+    /// Makes data and end mark durable on this thread, and saves the index if it grew much: within a second of
+    /// going idle.
+    pub fn idle_mark(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        if let Some(job) = self.idle_job() {
+            let flushed = job.run()?;
+            self.flushed(flushed)?;
+        }
+        let result = self.save_index(INDEX_SNAPSHOT_BYTES);
+        self.shared.guard(result)
+    }
+
+    /// Writes the active segment's index beside it if that grew by `growth` bytes since the last time.
+    fn save_index(&mut self, growth: u64) -> Result<(), LogError> {
+        if let Some(active) = self.active.as_mut()
+            && active.outline.end >= active.snapshot_end.saturating_add(growth)
+        {
+            let file = active.file.clone();
+            let _slots = file.slots();
+            self.shared.write_index(&active.outline)?;
+            active.snapshot_end = active.outline.end;
+        }
+        Ok(())
+    }
+
+    /// Ends the life of this log in the process cleanly: trims reserved space, makes all durable, and marks it so
+    /// that the next open reads nothing again. Nothing is written if nothing changed since a clean stop.
+    pub fn close_clean(mut self) -> Result<(), LogError> {
+        self.sync()?;
+        let result = self.close();
+        self.shared.guard(result)
+    }
+
+    fn close(&mut self) -> Result<(), LogError> {
+        let Some(active) = self.active.as_ref() else {
+            return Ok(());
+        };
+        let file = Arc::clone(&active.file);
+        let mark = Mark { closed: true, ..active.outline.mark(false) };
+        if file.mark() == mark && active.allocated == active.outline.end {
+            return Ok(());
+        }
+        self.save_index(1)?;
+        let active = self.active.as_mut().expect("checked above");
+        let mut slots = file.slots();
+        if active.allocated > active.outline.end {
+            file.file.set_len(active.outline.end).map_err(LogError::io("cut", &file.path))?;
+            active.allocated = active.outline.end;
+        }
+        file.write_mark(&mut slots, mark)?;
+        file.sync()
+    }
+}

@@ -1,0 +1,326 @@
+//! Reading whole batches by offset, and finding offsets by time.
+//!
+//! Owns: the checks on everything that leaves the disk, and the small cache of indexes of frozen segments.
+//! Never: returns a byte that failed a check, or one at or above the bound the caller gave; decodes records, except
+//! to find an offset by time.
+//! Invariant: every returned batch has a good checksum, continues the one before it in offset, belongs to the epoch
+//! that the epoch table names for its offset, and between two indexed places the chain hash holds.
+
+use std::io;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::batch::limits::MAX_BATCH_BYTES_CEILING;
+use protocol::batch::{self, Header, Limits, Origin};
+
+use super::{Active, Frozen, Log};
+use crate::error::{Damage, LogError};
+use crate::limits::MAX_LOADED_INDEXES;
+use crate::segment::outline::Entry;
+use crate::segment::walk::{Stop, Walker};
+use crate::segment::{Outline, SegmentFile, chain_next, index_path, segment_path};
+use crate::storage::{StorageFile, read_up_to};
+
+/// An outline, borrowed from the active segment or shared with the cache.
+pub(super) enum OutlineRef<'a> {
+    Active(&'a Outline),
+    Loaded(Arc<Outline>),
+}
+
+impl Deref for OutlineRef<'_> {
+    type Target = Outline;
+
+    fn deref(&self) -> &Outline {
+        match self {
+            OutlineRef::Active(outline) => outline,
+            OutlineRef::Loaded(outline) => outline,
+        }
+    }
+}
+
+/// A segment file open for reading.
+pub(super) struct Opened {
+    pub(super) file: Arc<dyn StorageFile>,
+    pub(super) path: PathBuf,
+}
+
+impl From<&SegmentFile> for Opened {
+    fn from(segment: &SegmentFile) -> Opened {
+        Opened { file: segment.file.clone(), path: segment.path.clone() }
+    }
+}
+
+/// The place that a walk over stored batches has reached.
+struct Cursor {
+    position: u64,
+    next: u64,
+    chain: u64,
+}
+
+impl From<&Entry> for Cursor {
+    fn from(entry: &Entry) -> Cursor {
+        Cursor { position: entry.position, next: entry.offset, chain: entry.chain }
+    }
+}
+
+/// What one pass over read bytes found.
+enum Pass {
+    /// Byte range of the batches to return.
+    Found(usize, usize),
+    /// More bytes are needed from the cursor on: this many.
+    More(usize),
+}
+
+struct Bounds {
+    from: u64,
+    upto: u64,
+    max_bytes: usize,
+    min_one: bool,
+}
+
+impl Log {
+    /// Whole batches from the one that holds `from`, as stored, at most `max_bytes` (the first one regardless if
+    /// `min_one`), none that reaches `upto` or beyond. From one segment at a time, so a short answer is not the end.
+    /// Empty if `from` is at `upto` or the log end. Errors: `from` outside of the log, damage.
+    pub fn read(&self, from: u64, max_bytes: usize, upto: u64, min_one: bool) -> Result<Bytes, LogError> {
+        self.shared.check()?;
+        if from < self.start {
+            return Err(LogError::BelowStart { offset: from, start: self.start });
+        }
+        if from > self.end {
+            return Err(LogError::AboveEnd { offset: from, end: self.end });
+        }
+        let upto = upto.min(self.end);
+        if from >= upto {
+            return Ok(Bytes::new());
+        }
+        let (outline, opened) = self.segment_at(from)?;
+        self.read_segment(&outline, &opened, &Bounds { from, upto, max_bytes, min_one })
+    }
+
+    fn read_segment(&self, outline: &Outline, opened: &Opened, bounds: &Bounds) -> Result<Bytes, LogError> {
+        let entry = outline.floor(bounds.from).expect("an offset below the log end lies in a segment with batches");
+        let mut cursor = Cursor::from(entry);
+        let mut want = bounds.max_bytes.saturating_add(self.config.index_interval_bytes as usize).max(Header::LEN);
+        loop {
+            let left = (outline.end - cursor.position) as usize;
+            let len = want.min(left);
+            let at = cursor.position;
+            let bytes = read_up_to(&*opened.file, at, len)
+                .map_err(|e| Damage::new(&opened.path, at, format!("cannot be read: {e}")))?;
+            if bytes.len() < len {
+                let what = format!("file ends {} bytes early", len - bytes.len());
+                return Err(Damage::new(&opened.path, at + bytes.len() as u64, what).into());
+            }
+            match self.pass(outline, opened, bounds, &mut cursor, &bytes)? {
+                Pass::Found(start, end) => return Ok(Bytes::from(bytes).slice(start..end)),
+                Pass::More(more) => want = more.max(Header::LEN),
+            }
+        }
+    }
+
+    /// Walks over `bytes`, which begin at the cursor. Moves the cursor over batches before the wanted one.
+    fn pass(
+        &self,
+        outline: &Outline,
+        opened: &Opened,
+        bounds: &Bounds,
+        cursor: &mut Cursor,
+        bytes: &[u8],
+    ) -> Result<Pass, LogError> {
+        let origin = cursor.position;
+        let at = |cursor: &Cursor| (cursor.position - origin) as usize;
+        let mut first = None;
+        loop {
+            let here = at(cursor);
+            let found = |first: Option<usize>| Pass::Found(first.unwrap_or(here), here);
+            if cursor.next >= outline.next {
+                return Ok(found(first));
+            }
+            let rest = &bytes[here..];
+            if outline.end.saturating_sub(cursor.position) < Header::LEN as u64 {
+                let what = format!("segment ends before offset {}", cursor.next);
+                return Err(Damage::new(&opened.path, cursor.position, what).into());
+            }
+            if rest.len() < Header::LEN {
+                return Ok(if first.is_some() { found(first) } else { Pass::More(bounds.max_bytes) });
+            }
+            let damaged = |what: String| Damage::new(&opened.path, cursor.position, what);
+            let header = Header::parse(rest).map_err(|e| damaged(e.to_string()))?;
+            self.check_place(&header, cursor).map_err(damaged)?;
+            let len = header.total_len();
+            if cursor.position + len as u64 > outline.end {
+                return Err(damaged(format!("batch of {len} bytes passes the end of the segment")).into());
+            }
+            if header.next_offset() > bounds.from {
+                let taken = first.map_or(0, |start| here - start);
+                let fits = taken + len <= bounds.max_bytes || (first.is_none() && bounds.min_one);
+                if header.next_offset() > bounds.upto || !fits {
+                    return Ok(found(first));
+                }
+                if rest.len() < len {
+                    return Ok(if first.is_some() { found(first) } else { Pass::More(len.max(bounds.max_bytes)) });
+                }
+                let limits = Limits { max_batch_bytes: MAX_BATCH_BYTES_CEILING, ..Limits::default() };
+                batch::check(&rest[..len], &limits, Origin::Cluster).map_err(|e| damaged(e.to_string()))?;
+                first.get_or_insert(here);
+            } else if rest.len() < len {
+                self.step(outline, opened, cursor, &header)?;
+                return Ok(Pass::More(bounds.max_bytes));
+            }
+            self.step(outline, opened, cursor, &header)?;
+        }
+    }
+
+    /// Moves the cursor past a batch and compares the chain hash wherever the index knows it.
+    fn step(&self, outline: &Outline, opened: &Opened, cursor: &mut Cursor, header: &Header) -> Result<(), LogError> {
+        cursor.position += header.total_len() as u64;
+        cursor.next = header.next_offset();
+        cursor.chain = chain_next(cursor.chain, header);
+        let known = if cursor.next == outline.next {
+            Some((outline.end, outline.chain))
+        } else {
+            outline.floor(cursor.next).filter(|e| e.offset == cursor.next).map(|e| (e.position, e.chain))
+        };
+        match known {
+            Some(expected) if expected != (cursor.position, cursor.chain) => {
+                let what = "chain hash does not match: a batch before here is not the one that was written";
+                Err(Damage::new(&opened.path, cursor.position, what).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_place(&self, header: &Header, cursor: &Cursor) -> Result<(), String> {
+        if header.base_offset != cursor.next {
+            return Err(format!("batch has base offset {}, expected {}", header.base_offset, cursor.next));
+        }
+        // Batches wholly below the log start may belong to epochs that the table has forgotten.
+        let known = self.epochs.epoch_at(header.base_offset);
+        if header.next_offset() > self.start && known.is_some() && known != header.leader_epoch {
+            return Err(format!("batch has leader epoch {:?}, the log has {known:?} there", header.leader_epoch));
+        }
+        Ok(())
+    }
+
+    /// The outline and file of the segment that holds `offset`, or would.
+    pub(super) fn segment_at(&self, offset: u64) -> Result<(OutlineRef<'_>, Opened), LogError> {
+        if let Some(active) = self.active.as_ref().filter(|a| a.outline.base <= offset) {
+            return Ok(active_ref(active));
+        }
+        let frozen = self.frozen.range(..=offset).next_back();
+        let (_, frozen) = frozen.expect("an offset within the log lies in one of its segments");
+        self.frozen_ref(frozen)
+    }
+
+    fn frozen_ref(&self, frozen: &Frozen) -> Result<(OutlineRef<'_>, Opened), LogError> {
+        if let Some((file, outline)) = &frozen.pending {
+            return Ok((OutlineRef::Loaded(outline.clone()), Opened::from(&**file)));
+        }
+        let path = segment_path(&self.dir, frozen.identity.base);
+        let file = match self.storage.open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Damage::new(&path, 0, "segment is missing").into());
+            }
+            other => other.map_err(LogError::read(&path))?,
+        };
+        let opened = Opened { file, path };
+        let outline = self.outline_of(frozen, &opened)?;
+        Ok((OutlineRef::Loaded(outline), opened))
+    }
+
+    /// The index of a frozen segment: from the cache, from the file beside it, or rebuilt from its batches.
+    fn outline_of(&self, frozen: &Frozen, opened: &Opened) -> Result<Arc<Outline>, LogError> {
+        let base = frozen.identity.base;
+        let mut loaded = self.loaded.lock();
+        if let Some(at) = loaded.iter().position(|(b, _)| *b == base) {
+            let hit = loaded.remove(at);
+            loaded.push(hit.clone());
+            return Ok(hit.1);
+        }
+        let path = index_path(&self.dir, base);
+        let stored = match self.storage.open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(LogError::Read { path, source: e }),
+            Ok(file) => load_outline(&*file),
+        };
+        let outline = match stored.filter(|o| o.matches(&frozen.identity, &frozen.mark)) {
+            Some(outline) => outline,
+            None => rebuild(frozen, opened, self.config.index_interval_bytes)?,
+        };
+        let outline = Arc::new(outline);
+        loaded.push((base, outline.clone()));
+        if loaded.len() > MAX_LOADED_INDEXES {
+            loaded.remove(0);
+        }
+        Ok(outline)
+    }
+
+    /// Offset and timestamp of the first record whose timestamp is at least `timestamp` (ms); `None` if there is none.
+    pub fn offset_for_time(&self, timestamp: i64) -> Result<Option<(u64, i64)>, LogError> {
+        self.shared.check()?;
+        for frozen in self.frozen.values().filter(|f| f.mark.max_timestamp >= timestamp) {
+            let (outline, opened) = self.frozen_ref(frozen)?;
+            if let Some(found) = self.search_time(&outline, &opened, timestamp)? {
+                return Ok(Some(found));
+            }
+        }
+        match self.active.as_ref().filter(|a| a.outline.max_timestamp >= timestamp) {
+            Some(active) => {
+                let (outline, opened) = active_ref(active);
+                self.search_time(&outline, &opened, timestamp)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn search_time(&self, outline: &Outline, opened: &Opened, timestamp: i64) -> Result<Option<(u64, i64)>, LogError> {
+        let Some(entry) = outline.floor_by_time(timestamp) else {
+            return Ok(None);
+        };
+        let mut at = outline.rewound(entry.offset);
+        let mut walker = Walker::new(&*opened.file, outline.end);
+        loop {
+            let step = walker.next(&at).map_err(|e| Damage::new(&opened.path, at.end, e.to_string()))?;
+            let (header, bytes) = match step {
+                Ok(found) => found,
+                Err(Stop::Limit) => return Ok(None),
+                Err(stop) => return Err(Damage::new(&opened.path, at.end, format!("{stop:?}")).into()),
+            };
+            if header.max_timestamp >= timestamp && header.next_offset() > self.start {
+                let limits = Limits { max_batch_bytes: MAX_BATCH_BYTES_CEILING, ..Limits::default() };
+                for stored in batch::records(&Bytes::copy_from_slice(bytes), &limits)? {
+                    let stored = stored?;
+                    if stored.record.timestamp >= timestamp && stored.offset >= self.start {
+                        return Ok(Some((stored.offset, stored.record.timestamp)));
+                    }
+                }
+            }
+            at.add(&header, u64::MAX);
+        }
+    }
+}
+
+fn active_ref(active: &Active) -> (OutlineRef<'_>, Opened) {
+    (OutlineRef::Active(&active.outline), Opened::from(&*active.file))
+}
+
+/// Reads an index file; anything unreadable is as good as missing, since the batches have it all.
+pub(crate) fn load_outline(file: &dyn StorageFile) -> Option<Outline> {
+    let len = file.len().ok()?;
+    Outline::decode(&read_up_to(file, 0, usize::try_from(len).ok()?).ok()?)
+}
+
+/// Walks a frozen segment from its first batch to its mark.
+fn rebuild(frozen: &Frozen, opened: &Opened, interval: u64) -> Result<Outline, LogError> {
+    let mut outline = Outline::new(&frozen.identity);
+    let stop = Walker::new(&*opened.file, frozen.mark.end).run(&mut outline, interval);
+    let stop = stop.map_err(|e| Damage::new(&opened.path, outline.end, format!("cannot be read: {e}")))?;
+    if stop != Stop::Limit || !outline.matches(&frozen.identity, &frozen.mark) {
+        let what = format!("batches do not add up to the segment's final mark ({stop:?})");
+        return Err(Damage::new(&opened.path, outline.end, what).into());
+    }
+    Ok(outline)
+}

@@ -1,0 +1,160 @@
+//! Making bytes durable away from the thread that appends them.
+//!
+//! Owns: [`FlushJob`], the order of calls that turns appended bytes into durable ones, and [`make_durable`], the
+//! one place that decides how a set of dirty ranges is made durable.
+//! Never: touches a log's own state (the completion is applied by [`crate::Log::flushed`]), retries a sync, or
+//! writes a mark of an older generation.
+//! Invariant, the order: data synced; then names; then the directory state says "not empty"; then finished
+//! segments are sealed; then the end mark of the last segment is written. So a mark proves everything before it.
+//!
+//! Today every dirty file costs one fdatasync. A journal for many small ranges takes its place inside
+//! [`make_durable`], which is why callers collect jobs and hand them over together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::engine::Shared;
+use crate::error::LogError;
+use crate::segment::{Mark, Outline, SegmentFile};
+use crate::storage::Storage;
+
+/// Everything needed to make a log durable up to a captured offset. `Send`; run it once, anywhere.
+#[derive(Debug)]
+#[must_use = "bytes become durable only when the job is run and its outcome applied"]
+pub struct FlushJob {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) dir: PathBuf,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) generation: u64,
+    /// Finished segments not sealed yet, oldest first.
+    pub(crate) frozen: Vec<(Arc<SegmentFile>, Arc<Outline>)>,
+    /// The active segment and the mark it deserves once synced.
+    pub(crate) active: Option<(Arc<SegmentFile>, Mark)>,
+    pub(crate) sync_parent: bool,
+    pub(crate) sync_names: bool,
+    pub(crate) names: u64,
+    pub(crate) upto: u64,
+}
+
+/// Outcome of a [`FlushJob`], to be handed to the log it came from.
+#[derive(Debug)]
+#[must_use = "the durable end moves only when the outcome is applied"]
+pub struct Flushed {
+    pub(crate) generation: u64,
+    pub(crate) upto: u64,
+    /// A truncation came in between; nothing was marked.
+    pub(crate) void: bool,
+    pub(crate) sealed: Vec<u64>,
+    pub(crate) parent_synced: bool,
+    pub(crate) names: u64,
+    /// Offset of the mark that this sync made durable.
+    pub(crate) marked: u64,
+}
+
+impl Flushed {
+    /// Offset up to which the job made the log durable, in its generation.
+    pub fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    /// Generation of the log when the job was made.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl FlushJob {
+    /// Offset up to which the log will be durable.
+    pub fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    /// Generation of the log when the job was made.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Does it. An error poisons the log: the process must stop, and must not run another job instead.
+    pub fn run(self) -> Result<Flushed, LogError> {
+        self.shared.check()?;
+        let shared = self.shared.clone();
+        shared.guard(self.steps())
+    }
+
+    fn steps(self) -> Result<Flushed, LogError> {
+        for (file, _) in &self.frozen {
+            file.sync()?;
+        }
+        // A mark written before this sync begins is durable after it.
+        let marked = self.active.as_ref().map_or(0, |(file, _)| file.mark().next);
+        if let Some((file, _)) = &self.active {
+            file.sync()?;
+        }
+        self.sync_directories()?;
+        let mut outcome = Flushed {
+            generation: self.generation,
+            upto: self.upto,
+            void: true,
+            sealed: Vec::new(),
+            parent_synced: self.sync_parent,
+            names: self.names,
+            marked,
+        };
+        if !self.declare_not_empty()? {
+            return Ok(outcome);
+        }
+        for (file, outline) in &self.frozen {
+            if !self.shared.seal(self.generation, file, outline)? {
+                return Ok(outcome);
+            }
+            outcome.sealed.push(outline.base);
+        }
+        outcome.void = !self.mark()?;
+        Ok(outcome)
+    }
+
+    fn sync_directories(&self) -> Result<(), LogError> {
+        if self.sync_names {
+            self.storage.sync_dir(&self.dir).map_err(LogError::io("sync of directory", &self.dir))?;
+        }
+        match self.dir.parent() {
+            Some(parent) if self.sync_parent => {
+                self.storage.sync_dir(parent).map_err(LogError::io("sync of directory", parent))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// From now on missing segments are damage. False: the generation is over.
+    fn declare_not_empty(&self) -> Result<bool, LogError> {
+        let mut gate = self.shared.gate();
+        if gate.generation != self.generation {
+            return Ok(false);
+        }
+        if gate.state.empty && self.active.is_some() {
+            gate.state.empty = false;
+            self.shared.store(&gate)?;
+        }
+        Ok(true)
+    }
+
+    /// Writes the end mark of the active segment. False: the generation is over.
+    fn mark(&self) -> Result<bool, LogError> {
+        let gate = self.shared.gate();
+        if gate.generation != self.generation {
+            return Ok(false);
+        }
+        if let Some((file, mark)) = &self.active {
+            let mut slots = file.slots();
+            if mark.next > slots.mark.next {
+                file.write_mark(&mut slots, *mark)?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Makes a set of logs durable the cheapest way, and answers for each in order.
+pub fn make_durable(jobs: Vec<FlushJob>) -> Vec<Result<Flushed, LogError>> {
+    jobs.into_iter().map(FlushJob::run).collect()
+}

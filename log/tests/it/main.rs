@@ -1,0 +1,5 @@
+//! Tests of the storage engine against simulated and real disks.
+
+mod common;
+mod log_model;
+mod log_stories;
