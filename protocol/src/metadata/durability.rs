@@ -2,8 +2,8 @@
 //! `min.insync.dcs` data centres covered. Used by the produce check, the high watermark gate, ELR, describe and
 //! explain: nobody else may spell it out again (DESIGN.md section 5).
 
-use super::configs::TopicConfig;
 use super::image::MetadataImage;
+use super::record::ConfigResource;
 use super::topics::Topic;
 use crate::ids::{BrokerId, TopicId};
 use std::collections::BTreeSet;
@@ -27,6 +27,13 @@ impl DurabilityRule {
         }
         distinct.len() >= self.min_replicas && dcs.len() >= self.min_dcs
     }
+
+    /// The same by an image; for callers that ask for many partitions of one topic.
+    #[must_use]
+    pub fn holds(&self, image: &MetadataImage, members: &[BrokerId]) -> bool {
+        let dc = |b: &BrokerId| image.brokers.get(*b).map(|b| b.locality.data_centre());
+        self.satisfied_by(members.iter().map(|b| (*b, dc(b))))
+    }
 }
 
 impl MetadataImage {
@@ -40,17 +47,19 @@ impl MetadataImage {
     /// The rule of a topic at hand.
     #[must_use]
     pub fn rule_of(&self, topic: &Topic) -> DurabilityRule {
-        let config: TopicConfig = self.topic_config(topic.id);
+        let number = |key: &str| -> u16 {
+            self.config_number(ConfigResource::Topic(topic.id), key)
+                .expect("values were checked against the schema before they entered the log")
+        };
         DurabilityRule {
-            min_replicas: usize::from(config.min_insync_replicas.min(topic.replication_factor)),
-            min_dcs: usize::from(config.min_insync_dcs),
+            min_replicas: usize::from(number("min.insync.replicas").min(topic.replication_factor)),
+            min_dcs: usize::from(number("min.insync.dcs")),
         }
     }
 
     /// Whether these members satisfy the topic's rule. Members this image does not know cover no data centre.
     #[must_use]
     pub fn satisfies(&self, topic: &Topic, members: &[BrokerId]) -> bool {
-        let dc = |b: &BrokerId| self.brokers.get(*b).map(|b| b.locality.data_centre());
-        self.rule_of(topic).satisfied_by(members.iter().map(|b| (*b, dc(b))))
+        self.rule_of(topic).holds(self, members)
     }
 }

@@ -4,6 +4,7 @@
 use super::record::{Assignment, LeaderChange, PartitionChange, RecoveryState, TopicCreated};
 use crate::ids::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync, VectorSync};
+use std::ops::Bound;
 
 /// State of one partition (DESIGN.md section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +111,22 @@ impl TopicsImage {
     /// Partitions of live topics in which the broker is a replica, in order.
     pub fn places_of(&self, broker: BrokerId) -> impl Iterator<Item = TopicPartition> {
         self.by_broker.get(&broker).into_iter().flat_map(|set| set.iter().copied())
+    }
+
+    /// [`Self::places_of`] behind this partition; None begins at the first. For sweeps that stop and go on.
+    pub fn places_after(&self, broker: BrokerId, after: Option<TopicPartition>) -> impl Iterator<Item = TopicPartition> {
+        self.by_broker.get(&broker).into_iter().flat_map(move |set| set.range(behind(after)).copied())
+    }
+
+    /// [`Self::leaderless`] behind this partition; None begins at the first.
+    pub fn leaderless_after(&self, after: Option<TopicPartition>) -> impl Iterator<Item = TopicPartition> {
+        self.leaderless.range(behind(after)).copied()
+    }
+
+    /// [`Self::iter`] from this topic on; None begins at the first.
+    pub fn iter_from(&self, from: Option<TopicId>) -> impl Iterator<Item = &Topic> {
+        let start = from.map_or(Bound::Unbounded, Bound::Included);
+        self.topics.range((start, Bound::Unbounded)).map(|(_, topic)| topic)
     }
 
     /// Partitions of live topics that have no leader, in order.
@@ -228,6 +245,10 @@ impl TopicsImage {
             self.leaderless.remove_mut(&at);
         }
     }
+}
+
+fn behind(after: Option<TopicPartition>) -> (Bound<TopicPartition>, Bound<TopicPartition>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 
 /// The partition after a change: partition epoch +1, leader epoch +1 when leadership is named or the bump asked for.
