@@ -6,7 +6,7 @@
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BatchNo, BrokerEpoch, BrokerId, LeaderEpoch, Millis, PartitionEpoch, TopicId, TopicPartition};
 use protocol::locality::Locality;
-use protocol::metadata::record::Endpoint;
+use protocol::metadata::record::{BrokerRef, Endpoint};
 use protocol::metadata::topics::Partition;
 use uuid::Uuid;
 
@@ -274,7 +274,12 @@ pub enum Reply {
         batch_no: BatchNo,
     },
     /// Answer to send on the heartbeat stream, over and above the one already sent.
-    Heartbeat(HeartbeatAnswer),
+    Heartbeat {
+        /// To whom.
+        at: BrokerRef,
+        /// What to say.
+        answer: HeartbeatAnswer,
+    },
     /// One result per proposal, in order.
     Altered(Vec<AlterResult>),
     /// The topic exists (or would, under `validate_only`).

@@ -40,3 +40,11 @@ pub const PURGE_CHECK_MS: Millis = 1_000;
 pub const PURGES_MAX: usize = 100;
 /// Data centres or brokers named in one explanation: texts are for people.
 pub const VERDICTS_MAX: usize = 64;
+/// ISR proposals in one request: a leader with more sends several.
+pub const ALTERATIONS_MAX: usize = 10_000;
+/// Commands decided in one batch: bounds the time heartbeats wait for the soft state.
+pub const COMMANDS_MAX: usize = 1_000;
+/// Time between two looks for partitions that `unclean.recovery.policy=longest` may recover.
+pub const UNCLEAN_CHECK_MS: Millis = 500;
+/// Partitions judged in one such look.
+pub const UNCLEAN_MAX: usize = 1_000;

@@ -2,13 +2,74 @@
 //!
 //! No clock, randomness, I/O or async: ids, seeds and times ride in [`command::Command`] and [`command::Now`]. The
 //! shell (`decider.rs`) drains its queue into [`batch::run_batch`], writes the facts as one Raft entry and answers
-//! once the entry was applied. Signature: `run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now,
-//! commands: &[Command]) -> Plan { facts, replies, more }`; `replies[i]: Result<Reply, ApiError>` answers
-//! `commands[i]`, commands beyond `replies.len()` go into the next batch, `more` asks for one at once. Heartbeats go to [`sessions::Sessions`] directly.
+//! once the entry was applied. Heartbeats go to [`sessions::Sessions`] directly. This file is the switch, nothing
+//! else: which module decides which command.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod batch;
+pub mod brokers;
 pub mod command;
+mod configs;
+mod election;
+mod elections;
 mod evidence;
+pub mod explain;
+mod isr;
 pub mod limits;
+mod placement;
 pub mod sessions;
+mod topics;
 mod work;
+
+use command::{Command, Now, Reply};
+use protocol::error::ApiError;
+use protocol::ids::BatchNo;
+use protocol::metadata::draft::Draft;
+use protocol::metadata::image::MetadataImage;
+use sessions::Sessions;
+
+/// Decides one command on the draft. On `Err` the caller drops what was pushed ([`Draft::attempt`]).
+///
+/// # Errors
+/// A typed refusal that goes back to whoever asked.
+pub fn decide(
+    draft: &mut Draft<MetadataImage>,
+    sessions: &mut Sessions,
+    now: Now,
+    command: &Command,
+) -> Result<Reply, ApiError> {
+    match command {
+        Command::Tick => Ok(Reply::Done),
+        Command::Register(c) => brokers::register(draft, sessions, now.mono, c),
+        Command::ProveRestart(c) => brokers::prove(draft, sessions, c),
+        Command::Heartbeat(c) => brokers::heartbeat(draft, sessions, now.mono, c),
+        Command::AlterPartitions(c) => isr::alter(draft, c),
+        Command::ReportLogEnds(c) => elections::report(draft.state(), sessions, c),
+        Command::CreateTopic(c) => trial(draft, c.validate_only, |d| topics::create(d, c)),
+        Command::DeleteTopic(c) => topics::delete(draft, c),
+        Command::CreatePartitions(c) => trial(draft, c.validate_only, |d| topics::grow(d, c)),
+        Command::AlterConfigs(c) => trial(draft, c.validate_only, |d| configs::alter(d, c)),
+        Command::ElectLeaders(c) => elections::elect(draft, sessions, now, c),
+        Command::ShutdownBroker { broker } => brokers::shut_down(draft, *broker),
+    }
+}
+
+/// Decides on the draft, or on a copy of it that is thrown away.
+fn trial(
+    draft: &mut Draft<MetadataImage>,
+    only: bool,
+    decision: impl FnOnce(&mut Draft<MetadataImage>) -> Result<Reply, ApiError>,
+) -> Result<Reply, ApiError> {
+    if only { decision(&mut draft.clone()) } else { decision(draft) }
+}
+
+/// Number of the image that will hold everything decided so far.
+fn position(draft: &Draft<MetadataImage>) -> BatchNo {
+    let base = draft.state().batch_no;
+    if draft.facts().is_empty() { base } else { base.next() }
+}
+
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod testing;

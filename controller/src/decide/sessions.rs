@@ -15,18 +15,8 @@ use protocol::ids::{BatchNo, BrokerEpoch, BrokerId, Millis};
 use protocol::metadata::brokers::{Broker, BrokerState};
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::BrokerRef;
+use protocol::timers::Timers;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Durations that fencing rests on, derived from the declared round trip between data centres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionTimers {
-    /// Lease a broker takes from the send time of an answered heartbeat.
-    pub lease_ms: Millis,
-    /// Least time from the last receipt to fencing after a reset stream: 1.1 leases, rounded up.
-    pub reset_fence_ms: Millis,
-    /// Silence after which a broker is fenced.
-    pub session_ms: Millis,
-}
 
 /// What is known of one broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,12 +66,16 @@ pub enum HeartbeatDecision {
 /// All soft state of one controller.
 #[derive(Debug, Clone)]
 pub struct Sessions {
-    timers: SessionTimers,
+    timers: Timers,
     active_since: Option<Millis>,
     not_before: Millis,
-    last_look: Millis,
+    last_awake: Millis,
     contacts: BTreeMap<BrokerId, Contact>,
     fencing: BTreeSet<(BrokerId, BrokerEpoch)>,
+    /// Image number at the takeover: at or above every registration and fencing decided before it.
+    taken_at: BatchNo,
+    /// Batch of the last registration or fencing of a broker, if decided here.
+    called_at: BTreeMap<BrokerId, BatchNo>,
     pub(super) proofs: Proofs,
     pub(super) ends: LogEnds,
     pub(super) memo: WorkMemo,
@@ -90,14 +84,16 @@ pub struct Sessions {
 impl Sessions {
     /// Notes of a controller that has just started.
     #[must_use]
-    pub fn new(timers: SessionTimers) -> Self {
+    pub fn new(timers: Timers) -> Self {
         Self {
             timers,
             active_since: None,
             not_before: 0,
-            last_look: 0,
+            last_awake: 0,
             contacts: BTreeMap::new(),
             fencing: BTreeSet::new(),
+            taken_at: BatchNo(0),
+            called_at: BTreeMap::new(),
             proofs: Proofs::default(),
             ends: LogEnds::default(),
             memo: WorkMemo::default(),
@@ -106,17 +102,19 @@ impl Sessions {
 
     /// The durations in force.
     #[must_use]
-    pub fn timers(&self) -> SessionTimers {
+    pub fn timers(&self) -> Timers {
         self.timers
     }
 
     /// This controller became active (its barrier was applied). It begins with its own notes and fences nobody for
-    /// one lease.
-    pub fn takeover(&mut self, now: Millis) {
+    /// one lease. `committed`: number of the image it begins to decide on.
+    pub fn takeover(&mut self, committed: BatchNo, now: Millis) {
         self.forget_commands();
+        self.taken_at = committed;
+        self.called_at.clear();
         self.active_since = Some(now);
-        self.not_before = now + self.timers.lease_ms;
-        self.last_look = now;
+        self.not_before = now + self.timers.takeover_quiet_ms;
+        self.last_awake = now;
         for contact in self.contacts.values_mut() {
             contact.active_since = Some(now);
             contact.behind = None;
@@ -164,6 +162,7 @@ impl Sessions {
     /// Notes a heartbeat; every controller does. Returns false for one that does not count: of an old registration,
     /// or of a stream that a later one replaced.
     pub fn note_heartbeat(&mut self, image: &MetadataImage, heartbeat: &Heartbeat, now: Millis) -> bool {
+        self.awake(now);
         let full = self.contacts.len() >= BROKERS_MAX && !self.contacts.contains_key(&heartbeat.broker);
         let newer = self.contacts.get(&heartbeat.broker).is_some_and(|c| c.epoch > heartbeat.epoch);
         if full || newer {
@@ -266,8 +265,9 @@ impl Sessions {
             .all(|b| self.contact(b.id, b.epoch).is_some_and(|c| c.applied >= free))
     }
 
-    /// A registration was decided: notes of earlier ones are void, and it counts as heard of.
-    pub(super) fn registered(&mut self, broker: BrokerId, epoch: BrokerEpoch, now: Millis) {
+    /// A registration was decided for batch `at`: notes of earlier ones are void, and it counts as heard of.
+    pub(super) fn registered(&mut self, broker: BrokerId, epoch: BrokerEpoch, at: BatchNo, now: Millis) {
+        self.called_at.insert(broker, at);
         let first = Heartbeat {
             broker,
             epoch,
@@ -288,9 +288,16 @@ impl Sessions {
         }
     }
 
-    /// A batch that fences this registration is being written.
-    pub(super) fn fence_in_flight(&mut self, at: BrokerRef) {
+    /// Batch `batch` fences this registration and is being written.
+    pub(super) fn fence_in_flight(&mut self, at: BrokerRef, batch: BatchNo) {
         self.fencing.insert((at.broker, at.epoch));
+        self.called_at.insert(at.broker, batch);
+    }
+
+    /// The image a broker must have applied before it is unfenced: it holds the broker's registration and its last
+    /// fencing.
+    pub(super) fn must_have_applied(&self, broker: BrokerId) -> BatchNo {
+        self.called_at.get(&broker).copied().unwrap_or(self.taken_at)
     }
 
     /// Last time this broker may have heard from an active controller, whichever that was.
@@ -309,18 +316,24 @@ impl Sessions {
     fn deadline(&self, broker: &Broker) -> Millis {
         let begun = self.active_since.unwrap_or(0);
         match self.contact(broker.id, broker.epoch) {
-            Some(contact) if contact.reset => contact.last + self.timers.reset_fence_ms,
-            Some(contact) => contact.last + self.timers.session_ms,
-            None => begun + self.timers.session_ms,
+            Some(contact) if contact.reset => contact.last + self.timers.fence_after_reset_ms,
+            Some(contact) => contact.last + self.timers.session_timeout_ms,
+            None => begun + self.timers.session_timeout_ms,
         }
     }
 
-    /// Brokers to fence now. A controller that was itself asleep for longer than a lease first listens for one.
-    pub(super) fn expired(&mut self, image: &MetadataImage, now: Millis) -> Vec<BrokerRef> {
-        if now.saturating_sub(self.last_look) > self.timers.lease_ms {
+    /// A controller that was itself asleep for longer than a lease (stopped, starved) listens for one before it fences:
+    /// the silence was its own.
+    fn awake(&mut self, now: Millis) {
+        if now.saturating_sub(self.last_awake) > self.timers.lease_ms {
             self.not_before = self.not_before.max(now + self.timers.lease_ms);
         }
-        self.last_look = now;
+        self.last_awake = self.last_awake.max(now);
+    }
+
+    /// Brokers to fence now.
+    pub(super) fn expired(&mut self, image: &MetadataImage, now: Millis) -> Vec<BrokerRef> {
+        self.awake(now);
         if self.active_since.is_none() || now < self.not_before {
             return Vec::new();
         }
@@ -335,7 +348,7 @@ impl Sessions {
     #[must_use]
     pub fn is_lagging(&self, broker: &Broker, now: Millis) -> bool {
         let behind = self.contact(broker.id, broker.epoch).and_then(|c| c.behind);
-        behind.is_some_and(|(_, since)| now.saturating_sub(since) >= self.timers.session_ms)
+        behind.is_some_and(|(_, since)| now.saturating_sub(since) >= self.timers.session_timeout_ms)
     }
 
     /// Whether the broker has been active, and level, for so long that leadership may return to it.
@@ -403,5 +416,5 @@ fn refuse(image: &MetadataImage, known: Option<&Broker>, heartbeat: &Heartbeat) 
     HeartbeatDecision::Answer { answer, submit: false }
 }
 
-
-
+#[cfg(test)]
+mod tests;

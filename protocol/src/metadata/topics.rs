@@ -113,6 +113,12 @@ impl TopicsImage {
         self.by_broker.get(&broker).into_iter().flat_map(|set| set.iter().copied())
     }
 
+    /// How many partitions of live topics the broker is a replica of.
+    #[must_use]
+    pub fn place_count(&self, broker: BrokerId) -> usize {
+        self.by_broker.get(&broker).map_or(0, RedBlackTreeSetSync::size)
+    }
+
     /// [`Self::places_of`] behind this partition; None begins at the first. For sweeps that stop and go on.
     pub fn places_after(&self, broker: BrokerId, after: Option<TopicPartition>) -> impl Iterator<Item = TopicPartition> {
         self.by_broker.get(&broker).into_iter().flat_map(move |set| set.range(behind(after)).copied())
