@@ -97,9 +97,8 @@ fn duplicate(old: &Broker, command: &Register) -> ApiError {
 }
 
 fn check_register(image: &MetadataImage, command: &Register) -> Result<(), ApiError> {
-    let bad = |field: &str, value: String, limit: String| {
-        Err(ApiError::bad(ErrorCode::InvalidRequest, field, value, limit))
-    };
+    let bad =
+        |field: &str, value: String, limit: String| Err(ApiError::bad(ErrorCode::InvalidRequest, field, value, limit));
     if command.broker.0 == 0 {
         return bad("broker_id", "0".to_owned(), "1 or more".to_owned());
     }

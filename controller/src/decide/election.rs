@@ -41,7 +41,8 @@ impl<'a> Electorate<'a> {
     /// above. None: nothing to change.
     pub(super) fn settle(&self, number: u32, old: &Partition, unproved: Option<BrokerId>) -> Option<PartitionChange> {
         let lost = |b: BrokerId| unproved == Some(b) || self.never_proves(b);
-        let mut isr: Vec<_> = old.isr.iter().copied().filter(|b| self.image.brokers.is_active(*b) && !lost(*b)).collect();
+        let mut isr: Vec<_> =
+            old.isr.iter().copied().filter(|b| self.image.brokers.is_active(*b) && !lost(*b)).collect();
         let leader = self.candidate(old, &isr).or_else(|| self.from_elr(old, lost));
         if let Some(leader) = leader.filter(|l| !isr.contains(l)) {
             isr = vec![leader];

@@ -77,7 +77,10 @@ fn in_scope(image: &MetadataImage, command: &ElectLeaders) -> Result<Vec<TopicPa
     };
     let of = |topic: &Topic| -> Vec<TopicPartition> {
         let numbered = (0_u32..).zip(topic.partitions.iter());
-        numbered.filter(|(_, p)| needed(p)).map(|(partition, _)| TopicPartition { topic: topic.id, partition }).collect()
+        numbered
+            .filter(|(_, p)| needed(p))
+            .map(|(partition, _)| TopicPartition { topic: topic.id, partition })
+            .collect()
     };
     match &command.scope {
         ElectionScope::All => {
@@ -183,9 +186,7 @@ fn choose(
         }
         Some(chosen) => sound(chosen),
         None => {
-            let rank = |(b, end): &(BrokerId, ReportedEnd)| {
-                (end.last_epoch, end.log_end, image.brokers.is_active(*b))
-            };
+            let rank = |(b, end): &(BrokerId, ReportedEnd)| (end.last_epoch, end.log_end, image.brokers.is_active(*b));
             old.replicas.iter().rev().filter_map(|b| sound(*b)).max_by_key(rank)
         }
     };
@@ -194,7 +195,8 @@ fn choose(
         ApiError::new(ErrorCode::EligibleLeadersNotAvailable, text)
     })?;
     if !image.brokers.is_active(leader) {
-        let text = format!("broker {leader} holds the log to elect but is not active; wait until it is, or choose another");
+        let text =
+            format!("broker {leader} holds the log to elect but is not active; wait until it is, or choose another");
         return Err(refused(text));
     }
     let waiting = waits(image, sessions, now, old, at);

@@ -87,7 +87,10 @@ fn leadership(image: &MetadataImage, state: &Partition) -> String {
             .to_owned();
     }
     let waiting: Vec<_> = safe.iter().map(|b| format!("broker {b} ({})", state_of(image, **b))).collect();
-    format!("offline until one of these is active again, each of which holds every committed record: {}", waiting.join(", "))
+    format!(
+        "offline until one of these is active again, each of which holds every committed record: {}",
+        waiting.join(", ")
+    )
 }
 
 fn durability(image: &MetadataImage, topic: &Topic, state: &Partition) -> String {
@@ -134,7 +137,8 @@ fn losses(image: &MetadataImage, at: TopicPartition, state: &Partition) -> Vec<L
         by_dc.entry(broker.locality.data_centre()).or_default().push(broker.id);
     }
     let brokers = state.replicas.iter().map(|b| (format!("broker {b} stops now"), vec![*b]));
-    let dcs = by_dc.into_iter().map(|((region, dc), members)| (format!("data centre {region}/{dc} stops now"), members));
+    let dcs =
+        by_dc.into_iter().map(|((region, dc), members)| (format!("data centre {region}/{dc} stops now"), members));
     brokers.chain(dcs).take(VERDICTS_MAX).map(|(what, gone)| verdict(image, at, what, &gone)).collect()
 }
 
@@ -145,7 +149,12 @@ fn verdict(image: &MetadataImage, at: TopicPartition, what: String, gone: &[Brok
     }
     let nobody = BTreeSet::new();
     let Some((topic, old)) = live(draft.state(), at) else {
-        return LossVerdict { what, writes_continue: false, acked_records_safe: false, text: "no such partition".into() };
+        return LossVerdict {
+            what,
+            writes_continue: false,
+            acked_records_safe: false,
+            text: "no such partition".into(),
+        };
     };
     let settled = Electorate::new(draft.state(), topic, &nobody).settle(at.partition, old, None);
     let after = settled.map_or_else(|| old.clone(), |change| changed(old, &change));
@@ -156,7 +165,9 @@ fn verdict(image: &MetadataImage, at: TopicPartition, what: String, gone: &[Brok
         (_, Some(leader), _) => {
             format!("broker {leader} leads, but acks=all is refused until the ISR satisfies the rule again")
         }
-        (_, None, true) => "offline until a broker that holds every committed record is back; nothing acknowledged is lost".to_owned(),
+        (_, None, true) => {
+            "offline until a broker that holds every committed record is back; nothing acknowledged is lost".to_owned()
+        }
         (_, None, false) => "offline; the acknowledged records survive only on what stopped".to_owned(),
     };
     LossVerdict { what, writes_continue, acked_records_safe, text }

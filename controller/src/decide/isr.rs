@@ -20,7 +20,12 @@ pub(super) fn alter(draft: &mut Draft<MetadataImage>, command: &AlterPartitions)
     super::brokers::current(draft.state(), command.broker, command.epoch)?;
     if command.partitions.len() > ALTERATIONS_MAX {
         let count = command.partitions.len();
-        return Err(ApiError::bad(ErrorCode::InvalidRequest, "partitions", count, format!("at most {ALTERATIONS_MAX}")));
+        return Err(ApiError::bad(
+            ErrorCode::InvalidRequest,
+            "partitions",
+            count,
+            format!("at most {ALTERATIONS_MAX}"),
+        ));
     }
     let results = command.partitions.iter().map(|proposal| {
         let error = match propose(draft.state(), command.broker, proposal) {

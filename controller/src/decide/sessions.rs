@@ -211,8 +211,7 @@ impl Sessions {
             return HeartbeatDecision::Silent;
         }
         let may_stop = heartbeat.wants_shutdown && self.may_stop(image, broker);
-        let answer =
-            HeartbeatAnswer { committed: image.batch_no, fenced: broker.is_fenced(), may_stop, error: None };
+        let answer = HeartbeatAnswer { committed: image.batch_no, fenced: broker.is_fenced(), may_stop, error: None };
         HeartbeatDecision::Answer { answer, submit: self.submits(broker, heartbeat, now) }
     }
 
@@ -268,14 +267,8 @@ impl Sessions {
     /// A registration was decided for batch `at`: notes of earlier ones are void, and it counts as heard of.
     pub(super) fn registered(&mut self, broker: BrokerId, epoch: BrokerEpoch, at: BatchNo, now: Millis) {
         self.called_at.insert(broker, at);
-        let first = Heartbeat {
-            broker,
-            epoch,
-            stream: 0,
-            applied: BatchNo(0),
-            wants_unfence: false,
-            wants_shutdown: false,
-        };
+        let first =
+            Heartbeat { broker, epoch, stream: 0, applied: BatchNo(0), wants_unfence: false, wants_shutdown: false };
         self.contacts.insert(broker, Contact::begin(&first, now, None));
         self.proofs.forget(broker);
         self.ends.forget(broker);

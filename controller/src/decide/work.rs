@@ -20,9 +20,7 @@ use protocol::metadata::brokers::{Broker, BrokerState};
 use protocol::metadata::configs::UncleanRecoveryPolicy;
 use protocol::metadata::draft::Draft;
 use protocol::metadata::image::MetadataImage;
-use protocol::metadata::record::{
-    BrokerRef, ConfigResource, Fact, PartitionChange, PartitionsChanged, TopicPurged,
-};
+use protocol::metadata::record::{BrokerRef, ConfigResource, Fact, PartitionChange, PartitionsChanged, TopicPurged};
 use protocol::metadata::topics::{Partition, TopicState};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,12 +137,7 @@ fn fence_expired(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now:
 }
 
 /// Sweeps the places of every broker that must not keep them. False: the budget ran out.
-fn sweep_brokers(
-    draft: &mut Draft<MetadataImage>,
-    sessions: &mut Sessions,
-    now: Millis,
-    budget: &mut Budget,
-) -> bool {
+fn sweep_brokers(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now: Millis, budget: &mut Budget) -> bool {
     let lagging: BTreeSet<_> =
         draft.state().brokers.iter().filter(|b| b.is_active() && sessions.is_lagging(b, now)).map(|b| b.id).collect();
     sessions.memo.places.retain(|(id, reason), _| *reason != Reason::Lagging || lagging.contains(id));
@@ -263,12 +256,7 @@ fn sweep_leaderless(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, b
 }
 
 /// `unclean.recovery.policy=longest`: elects without asking once every replica has reported or may no longer lead.
-fn recover_longest(
-    draft: &mut Draft<MetadataImage>,
-    sessions: &mut Sessions,
-    now: Now,
-    budget: &mut Budget,
-) -> bool {
+fn recover_longest(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now: Now, budget: &mut Budget) -> bool {
     if now.mono < sessions.memo.unclean_at {
         return true;
     }
@@ -298,8 +286,7 @@ fn give_back(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now: Mil
     }
     sessions.memo.preferred_at = now + PREFERRED_CHECK_MS;
     let image = draft.state();
-    let steady: BTreeSet<_> =
-        image.brokers.iter().filter(|b| sessions.is_steady(b, now)).map(|b| b.id).collect();
+    let steady: BTreeSet<_> = image.brokers.iter().filter(|b| sessions.is_steady(b, now)).map(|b| b.id).collect();
     let avoid = BTreeSet::new();
     let from = sessions.memo.preferred_from;
     let (mut changes, mut seen, mut next) = (Vec::new(), 0_usize, None);
