@@ -162,7 +162,7 @@ impl Sender {
         self.out.remove(&batch.id);
         match &end {
             AttemptEnd::Refused(error) if error.code.next() == Next::RefreshMetadata => {
-                shared.cluster.follow(&topic, batch.key.partition, error.hint.as_ref());
+                shared.cluster.follow(&topic, batch.key.partition, error.hint.as_deref());
             }
             AttemptEnd::Lost { .. } => shared.cluster.refresh_soon(),
             AttemptEnd::Refused(error)
