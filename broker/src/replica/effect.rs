@@ -139,7 +139,8 @@ pub enum Effect {
         /// To stamp on a produced batch.
         leader_epoch: LeaderEpoch,
     },
-    /// Make the log durable at least up to here; later requests may be served by the same sync. Answer: `Flushed`.
+    /// Make the log durable at least up to here; one sync may serve many requests. Answer: `Flushed`, also when nothing
+    /// was left to sync.
     Flush {
         /// To give back.
         generation: u64,

@@ -1,0 +1,292 @@
+//! Following: subscribe, cut what diverged, append what is pushed, say what is held.
+//!
+//! A follower cuts only at the divergence point found by (epoch, offset), never at its high watermark. A member of ISR
+//! or ELR holds every committed record, so a cut below its high watermark means that the protocol is broken: it
+//! stops. Anyone else may find that an unclean election overruled it: the cut tail is kept aside.
+
+use super::effect::{Effect, FatalReason, ToLeader};
+use super::input::{FollowerAck, Pushed, Subscribe, SubscriptionId};
+use super::lease::Now;
+use super::limits::RESUBSCRIBE_PAUSE_MS;
+use super::view::PartitionView;
+use super::{Base, LogOp};
+use log::epochs::EpochEnd;
+use protocol::ids::{BrokerId, LeaderEpoch, Millis};
+
+/// Where the follower stands with its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// Asked; no answer yet.
+    Asked(SubscriptionId),
+    /// Batches flow.
+    Copying(SubscriptionId),
+    /// A cut is under way; then it asks again.
+    Cutting,
+    /// Refused or in doubt; asks again at this time.
+    Pausing(Millis),
+}
+
+/// One broker followed in one leader epoch.
+#[derive(Debug, Clone)]
+pub(super) struct Following {
+    pub(super) view: PartitionView,
+    pub(super) leader: BrokerId,
+    link: Link,
+}
+
+impl Following {
+    /// Begins to follow: the first subscription goes out at once.
+    pub(super) fn begin(view: PartitionView, leader: BrokerId, base: &mut Base, effects: &mut Vec<Effect>) -> Self {
+        let mut following = Self { view, leader, link: Link::Cutting };
+        following.ask(base, effects);
+        following
+    }
+
+    pub(super) fn epoch(&self) -> LeaderEpoch {
+        self.view.leader_epoch
+    }
+
+    fn subscription(&self) -> Option<SubscriptionId> {
+        match self.link {
+            Link::Asked(subscription) | Link::Copying(subscription) => Some(subscription),
+            Link::Cutting | Link::Pausing(_) => None,
+        }
+    }
+
+    /// Whether a message is for the present subscription in the present leader epoch.
+    fn is_mine(&self, subscription: SubscriptionId, leader_epoch: LeaderEpoch) -> bool {
+        self.subscription() == Some(subscription) && leader_epoch == self.epoch()
+    }
+
+    fn send(&self, message: ToLeader, effects: &mut Vec<Effect>) {
+        effects.push(Effect::ToLeader { leader: self.leader, message });
+    }
+
+    fn ask(&mut self, base: &mut Base, effects: &mut Vec<Effect>) {
+        let subscription = base.next_subscription();
+        self.link = Link::Asked(subscription);
+        let subscribe = Subscribe {
+            follower: base.id.me,
+            broker_epoch: base.id.broker_epoch,
+            subscription,
+            leader_epoch: self.epoch(),
+            log_start: base.log.start,
+            log_end: base.log.end,
+            durable_end: base.log.durable_end(),
+            last_epoch: base.log.last_epoch(),
+            noted_policy: base.log.policy.named(),
+        };
+        self.send(ToLeader::Subscribe(subscribe), effects);
+    }
+
+    /// Something does not fit: let go of the subscription and ask again after a pause.
+    fn give_up(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if let Some(subscription) = self.subscription() {
+            self.send(ToLeader::Unsubscribe(subscription), effects);
+        }
+        self.link = Link::Pausing(now.at.saturating_add(RESUBSCRIBE_PAUSE_MS));
+    }
+
+    /// Follows no longer.
+    pub(super) fn end(self, effects: &mut Vec<Effect>) {
+        if let Some(subscription) = self.subscription() {
+            self.send(ToLeader::Unsubscribe(subscription), effects);
+        }
+    }
+
+    /// Says what is held, if anybody asked.
+    pub(super) fn acknowledge(&self, base: &Base, effects: &mut Vec<Effect>) {
+        let Link::Copying(subscription) = self.link else { return };
+        let ack = FollowerAck {
+            follower: base.id.me,
+            broker_epoch: base.id.broker_epoch,
+            subscription,
+            leader_epoch: self.epoch(),
+            log_start: base.log.start,
+            log_end: base.log.end,
+            durable_end: base.log.durable_end(),
+            noted_policy: base.log.policy.named(),
+        };
+        self.send(ToLeader::Ack(ack), effects);
+    }
+
+    pub(super) fn tick(&mut self, base: &mut Base, now: Now, effects: &mut Vec<Effect>) {
+        if let Link::Pausing(until) = self.link
+            && now.at >= until
+        {
+            self.ask(base, effects);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        match self.link {
+            Link::Pausing(until) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The stream is gone: ask again at once; the shell holds the message until a stream is up.
+    pub(super) fn stream_lost(&mut self, subscription: SubscriptionId, base: &mut Base, effects: &mut Vec<Effect>) {
+        if self.subscription() == Some(subscription) {
+            self.ask(base, effects);
+        }
+    }
+
+    pub(super) fn refused(&mut self, subscription: SubscriptionId, now: Now) {
+        if self.subscription() == Some(subscription) {
+            self.link = Link::Pausing(now.at.saturating_add(RESUBSCRIBE_PAUSE_MS));
+        }
+    }
+
+    /// No divergence; batches will come from `from`.
+    pub(super) fn started(
+        &mut self,
+        subscription: SubscriptionId,
+        leader_epoch: LeaderEpoch,
+        from: u64,
+        base: &Base,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.link != Link::Asked(subscription) || leader_epoch != self.epoch() {
+            return;
+        }
+        if from != base.log.end {
+            return self.give_up(now, effects);
+        }
+        self.link = Link::Copying(subscription);
+        self.acknowledge(base, effects);
+    }
+
+    /// The leader's history parts from ours. Returns the cut to make.
+    pub(super) fn diverged(
+        &mut self,
+        subscription: SubscriptionId,
+        leader_epoch: LeaderEpoch,
+        theirs: EpochEnd,
+        base: &Base,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Option<LogOp> {
+        if !self.is_mine(subscription, leader_epoch) {
+            return None;
+        }
+        let to = base.log.epochs.truncation_point(theirs, base.log.end);
+        if to >= base.log.end {
+            self.give_up(now, effects);
+            return None;
+        }
+        self.cut(to, to < base.log.start, base, effects)
+    }
+
+    /// Nothing we have joins the leader's log. Returns the reset to make.
+    pub(super) fn begin_at(
+        &mut self,
+        subscription: SubscriptionId,
+        leader_epoch: LeaderEpoch,
+        log_start: u64,
+        base: &Base,
+        effects: &mut Vec<Effect>,
+    ) -> Option<LogOp> {
+        if !self.is_mine(subscription, leader_epoch) {
+            return None;
+        }
+        self.cut(log_start, true, base, effects)
+    }
+
+    fn cut(&mut self, to: u64, reset: bool, base: &Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
+        let high_watermark = base.high_watermark.get();
+        let overruled = to < high_watermark;
+        let member = self.view.isr.contains(&base.id.me) || self.view.elr.contains(&base.id.me);
+        if overruled && member {
+            effects.push(Effect::Fatal(FatalReason::TruncateBelowHighWatermark { to, high_watermark }));
+            return None;
+        }
+        self.link = Link::Cutting;
+        effects.push(if reset {
+            Effect::Reset { start: to, keep_aside: overruled }
+        } else {
+            Effect::Truncate { to, keep_aside: overruled }
+        });
+        Some(LogOp::Cut { reset })
+    }
+
+    /// The cut is done: ask again with the end that is left.
+    pub(super) fn cut_done(&mut self, base: &mut Base, effects: &mut Vec<Effect>) {
+        if self.link == Link::Cutting {
+            self.ask(base, effects);
+        }
+    }
+
+    /// Batches: exactly at our end, without a gap, epochs between our last and the leader's. Returns the append.
+    pub(super) fn pushed(
+        &mut self,
+        push: Pushed,
+        base: &mut Base,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Option<LogOp> {
+        if !self.is_mine(push.subscription, push.leader_epoch) {
+            return None;
+        }
+        if self.link != Link::Copying(push.subscription) || !continues(&push, base, self.epoch()) {
+            self.give_up(now, effects);
+            return None;
+        }
+        let (from, end) = (base.log.end, push.batches.last().map_or(base.log.end, |b| b.end));
+        base.log.ask_note(true, effects);
+        let leader_epoch = self.epoch();
+        effects.push(Effect::Append { source: super::effect::AppendSource::Push, base: from, end, leader_epoch });
+        Some(LogOp::AppendPush(Box::new(push)))
+    }
+
+    /// The push is in the log: say so, and take over what it said of the leader. Returns a head drop to make.
+    pub(super) fn appended(&mut self, push: &Pushed, base: &mut Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
+        base.log.appended(&push.batches);
+        self.acknowledge(base, effects);
+        learn(push.high_watermark, push.log_start, base, effects)
+    }
+
+    /// No room: what was appended stays, the rest is asked for again later.
+    pub(super) fn append_failed(&mut self, push: &Pushed, end: u64, base: &mut Base, now: Now, effects: &mut Vec<Effect>) {
+        let whole: Vec<_> = push.batches.iter().copied().filter(|b| b.end <= end).collect();
+        base.log.appended(&whole);
+        self.give_up(now, effects);
+    }
+
+    /// High watermark and log start without batches. Returns a head drop to make.
+    pub(super) fn advance(
+        &mut self,
+        subscription: SubscriptionId,
+        leader_epoch: LeaderEpoch,
+        high_watermark: Option<u64>,
+        log_start: u64,
+        base: &mut Base,
+        effects: &mut Vec<Effect>,
+    ) -> Option<LogOp> {
+        let mine = self.is_mine(subscription, leader_epoch) && self.link == Link::Copying(subscription);
+        if mine { learn(high_watermark, log_start, base, effects) } else { None }
+    }
+}
+
+fn continues(push: &Pushed, base: &Base, leader_epoch: LeaderEpoch) -> bool {
+    let (mut end, mut epoch) = (base.log.end, base.log.last_epoch().unwrap_or_default());
+    for batch in &push.batches {
+        if batch.base != end || batch.end <= batch.base || batch.epoch < epoch || batch.epoch > leader_epoch {
+            return false;
+        }
+        (end, epoch) = (batch.end, batch.epoch);
+    }
+    !push.batches.is_empty()
+}
+
+/// Takes over the leader's high watermark as far as our log reaches, and its log start as far as our high watermark
+/// does: never past what is known to be committed.
+fn learn(high_watermark: Option<u64>, log_start: u64, base: &mut Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
+    let known = high_watermark.unwrap_or(0).min(base.log.end);
+    if base.high_watermark.advance(known) {
+        effects.push(base.moved());
+    }
+    let to = log_start.min(base.high_watermark.get());
+    base.advance_start(to, None, effects)
+}

@@ -1,0 +1,154 @@
+//! The ISR as the leader knows it: what is committed, and what has been asked for and may commit.
+//!
+//! Committed state comes from the applied image only. Until the image's partition epoch moves, everybody who was ever
+//! proposed under it, and not definitely refused, belongs to the *maximal* ISR that the high watermark waits for:
+//! a change in flight counts both ways. An answer that never came may still commit, so its proposal stays; every
+//! proposal names the partition epoch it was made on, so the first one that commits voids the others.
+
+use super::input::IsrOutcome;
+use super::limits::ISR_RETRY_PAUSE_MS;
+use super::view::PartitionView;
+use protocol::error::{Effect as ErrorEffect, ErrorCode};
+use protocol::ids::{BrokerEpoch, BrokerId, Millis, PartitionEpoch};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Members asked for, each under the registration meant.
+pub(super) type Members = BTreeMap<BrokerId, BrokerEpoch>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Proposal {
+    members: Members,
+    /// An attempt with these members got no clear answer.
+    doubtful: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flight {
+    /// Nothing is under way.
+    None,
+    /// This attempt of the last proposal.
+    Sent(u64),
+    /// It committed; the image will show this partition epoch.
+    Confirmed(PartitionEpoch),
+}
+
+/// See the module's header.
+#[derive(Debug, Clone)]
+pub(super) struct Isr {
+    committed: BTreeSet<BrokerId>,
+    partition_epoch: PartitionEpoch,
+    /// Made on `partition_epoch`, fate not known to be "refused". The one in flight is last.
+    proposals: Vec<Proposal>,
+    flight: Flight,
+    retry_at: Millis,
+    attempts: u64,
+}
+
+impl Isr {
+    pub(super) fn committed_in(view: &PartitionView) -> Self {
+        Self {
+            committed: view.isr.clone(),
+            partition_epoch: view.partition_epoch,
+            proposals: Vec::new(),
+            flight: Flight::None,
+            retry_at: 0,
+            attempts: 0,
+        }
+    }
+
+    /// A newer image. If the partition's epoch moved, whatever was in flight has either committed into it or never will.
+    pub(super) fn applied(&mut self, view: &PartitionView) {
+        if view.partition_epoch > self.partition_epoch {
+            *self = Self { attempts: self.attempts, ..Self::committed_in(view) };
+            return;
+        }
+        // A member registered anew: the controller refuses the old registration for ever (KIP-903).
+        let in_flight = matches!(self.flight, Flight::Sent(_)).then_some(self.proposals.len().wrapping_sub(1));
+        let mut number = 0;
+        self.proposals.retain(|proposal| {
+            let keep = Some(number) == in_flight || proposal.members.iter().all(|(id, e)| view.registered(*id, *e));
+            number += 1;
+            keep
+        });
+    }
+
+    pub(super) fn committed(&self) -> &BTreeSet<BrokerId> {
+        &self.committed
+    }
+
+    pub(super) fn partition_epoch(&self) -> PartitionEpoch {
+        self.partition_epoch
+    }
+
+    /// Committed and everybody who may be committed by now.
+    pub(super) fn maximal(&self) -> BTreeSet<BrokerId> {
+        let proposed = self.proposals.iter().flat_map(|p| p.members.keys());
+        self.committed.iter().chain(proposed).copied().collect()
+    }
+
+    /// Whether a change may be proposed now: none in flight, none confirmed and awaited, no pause.
+    pub(super) fn ready(&self, now: Millis) -> bool {
+        self.flight == Flight::None && now >= self.retry_at
+    }
+
+    /// When a pause ends, if one is on.
+    pub(super) fn paused_until(&self, now: Millis) -> Option<Millis> {
+        (self.flight == Flight::None && self.retry_at > now).then_some(self.retry_at)
+    }
+
+    /// A proposal whose fate is open and that must be asked again, so that it is settled.
+    pub(super) fn doubtful(&self) -> Option<Members> {
+        self.proposals.iter().find(|p| p.doubtful).map(|p| p.members.clone())
+    }
+
+    /// Puts a proposal in flight; returns the number of the attempt.
+    pub(super) fn propose(&mut self, members: Members) -> u64 {
+        let known = self.proposals.iter().position(|p| p.members == members);
+        let proposal = match known {
+            Some(at) => self.proposals.remove(at),
+            None => Proposal { members, doubtful: false },
+        };
+        self.proposals.push(proposal);
+        self.attempts += 1;
+        self.flight = Flight::Sent(self.attempts);
+        self.attempts
+    }
+
+    /// The fate of an attempt. Only a definite refusal of a proposal without an open attempt takes it back.
+    pub(super) fn answered(&mut self, attempt: u64, outcome: IsrOutcome, now: Millis) {
+        if self.flight != Flight::Sent(attempt) {
+            return;
+        }
+        self.flight = Flight::None;
+        let open = match outcome {
+            IsrOutcome::Committed(epoch) if epoch > self.partition_epoch => {
+                self.flight = Flight::Confirmed(epoch);
+                return;
+            }
+            IsrOutcome::Committed(_) => false,
+            // Says of itself that the change committed; the image will show that we lead no more.
+            IsrOutcome::Refused(ErrorCode::NewLeaderElected) => true,
+            IsrOutcome::Refused(code) => code.effect() == ErrorEffect::Unknown,
+            IsrOutcome::Unknown => true,
+        };
+        self.retry_at = now.saturating_add(ISR_RETRY_PAUSE_MS);
+        if let Some(last) = self.proposals.last_mut() {
+            last.doubtful |= open;
+        }
+        if self.proposals.last().is_some_and(|p| !p.doubtful) {
+            self.proposals.pop();
+        }
+    }
+
+    /// For people: committed, growing, shrinking or both.
+    pub(super) fn state(&self) -> &'static str {
+        let grows = self.proposals.iter().any(|p| p.members.keys().any(|id| !self.committed.contains(id)));
+        let shrinks = self.proposals.iter().any(|p| self.committed.iter().any(|id| !p.members.contains_key(id)));
+        match (grows, shrinks) {
+            (false, false) => "committed",
+            (true, false) => "growing",
+            (false, true) => "shrinking",
+            (true, true) => "growing and shrinking",
+        }
+    }
+}

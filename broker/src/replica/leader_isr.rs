@@ -1,0 +1,75 @@
+//! Leading: who leaves the ISR and who joins it.
+//!
+//! A member leaves after `replica.lag.max` without reaching the leader's end, or at once when it holds less than the
+//! high watermark. A follower joins when it has reached the high watermark AND the start of this leader epoch (a new
+//! leader's high watermark is old), by what it counts (durable under `sync`), under the registration that the image
+//! knows (KIP-903).
+
+use super::Base;
+use super::effect::Effect;
+use super::isr::Members;
+use super::leader::Leadership;
+use super::lease::Now;
+use super::positions::Follower;
+use protocol::ids::{BrokerId, Millis};
+
+impl Leadership {
+    /// Proposes a change of the ISR if one is due and none is under way.
+    pub(super) fn review_isr(&mut self, base: &Base, now: Now, effects: &mut Vec<Effect>) {
+        if !self.isr.ready(now.at) {
+            return;
+        }
+        let Some(new_isr) = self.wanted_change(base, now.at).or_else(|| self.isr.doubtful()) else { return };
+        let attempt = self.isr.propose(new_isr.clone());
+        effects.push(Effect::AlterPartition {
+            attempt,
+            leader_epoch: self.epoch(),
+            partition_epoch: self.isr.partition_epoch(),
+            new_isr: new_isr.into_iter().collect(),
+        });
+    }
+
+    /// The ISR as it should be, if that differs from the committed one.
+    fn wanted_change(&self, base: &Base, now: Millis) -> Option<Members> {
+        let committed = self.isr.committed();
+        let stays = committed.iter().copied().filter(|id| *id == base.id.me || !self.has_fallen_out(*id, base, now));
+        let joins = self.positions.iter().filter(|(id, f)| !committed.contains(id) && self.may_join(*id, f, base));
+        let wanted: Vec<BrokerId> = stays.chain(joins.map(|(id, _)| id)).collect();
+        if wanted.len() == committed.len() && wanted.iter().all(|id| committed.contains(id)) {
+            return None;
+        }
+        // A member that the image does not know cannot be named; the controller takes it out.
+        let epoch = |id: &BrokerId| if *id == base.id.me { Some(base.id.broker_epoch) } else { self.broker_epoch(*id) };
+        Some(wanted.iter().filter_map(|id| epoch(id).map(|e| (*id, e))).collect())
+    }
+
+    fn broker_epoch(&self, id: BrokerId) -> Option<protocol::ids::BrokerEpoch> {
+        self.view.members.get(&id).and_then(|m| m.broker_epoch)
+    }
+
+    fn has_fallen_out(&self, id: BrokerId, base: &Base, now: Millis) -> bool {
+        let Some(follower) = self.positions.get(id) else { return true };
+        let lost_data = follower.position.is_some_and(|p| p.log_end < base.high_watermark.get());
+        lost_data || self.left_at(follower, base).is_some_and(|at| now >= at)
+    }
+
+    /// When a member leaves if nothing comes from it; None while it has everything.
+    fn left_at(&self, follower: &Follower, base: &Base) -> Option<Millis> {
+        let behind = !follower.is_caught_up(self.strict(), base.log.end);
+        behind.then(|| follower.caught_up_at.saturating_add(self.view.config.lag_max_ms))
+    }
+
+    fn may_join(&self, id: BrokerId, follower: &Follower, base: &Base) -> bool {
+        let Some(position) = follower.position else { return false };
+        let fit = self.view.members.get(&id).is_some_and(|m| m.counts && m.active);
+        let reached = position.counted(self.strict()) >= base.high_watermark.get().max(self.epoch_start);
+        fit && reached && self.view.registered(id, position.broker_epoch)
+    }
+
+    /// When the ISR will have to be looked at although nothing happens.
+    pub(super) fn next_isr_deadline(&self, base: &Base, now: Millis) -> Option<Millis> {
+        let committed = self.isr.committed().iter().filter(|id| **id != base.id.me);
+        let leaving = committed.filter_map(|id| self.positions.get(*id)).filter_map(|f| self.left_at(f, base)).min();
+        self.isr.paused_until(now).into_iter().chain(leaving.filter(|_| self.isr.ready(now))).min()
+    }
+}

@@ -1,0 +1,15 @@
+//! Limits and timers of the replica, each with its reason. Repeated in `docs/limits.md`.
+
+use protocol::ids::Millis;
+
+/// Pause before a follower asks again after a refusal or a protocol violation, ms: long enough for the other side's
+/// image to catch up, short against `replica.lag.max`.
+pub const RESUBSCRIBE_PAUSE_MS: Millis = 50;
+
+/// Pause before another attempt to change the ISR after one was refused or lost, ms: keeps a controller that is
+/// failing over from being flooded, and is short against `replica.lag.max`.
+pub const ISR_RETRY_PAUSE_MS: Millis = 100;
+
+/// Most produces of one partition that wait for their answer. With the smallest batches this is what a partition can
+/// take in a few seconds; beyond it the producer is told to pause.
+pub const PENDING_ANSWERS_MAX: usize = 65_536;
