@@ -166,30 +166,50 @@ pub fn check(resource: ConfigResource, key: &str, value: &str) -> Result<(), Api
     }
 }
 
-/// Values set, by resource and key.
+/// Values set, by resource and key. A resource without values has no entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfigsImage {
-    pub(super) values: RedBlackTreeMapSync<(ConfigResource, String), String>,
+    values: RedBlackTreeMapSync<ConfigResource, RedBlackTreeMapSync<String, String>>,
 }
 
 impl ConfigsImage {
     /// The value set on exactly this resource.
     #[must_use]
     pub fn get(&self, resource: ConfigResource, key: &str) -> Option<&str> {
-        self.values.get(&(resource, key.to_owned())).map(String::as_str)
+        self.values.get(&resource).and_then(|values| values.get(key)).map(String::as_str)
     }
 
-    /// Everything set, ordered.
+    /// Everything set, ordered by resource and key.
     pub fn iter(&self) -> impl Iterator<Item = (ConfigResource, &str, &str)> {
-        self.values.iter().map(|((resource, key), value)| (*resource, key.as_str(), value.as_str()))
+        self.values.iter().flat_map(|(r, values)| values.iter().map(|(k, v)| (*r, k.as_str(), v.as_str())))
     }
 
     /// Set on this resource, ordered by key.
     pub fn of(&self, resource: ConfigResource) -> impl Iterator<Item = (&str, &str)> {
-        self.values
-            .range((resource, String::new())..)
-            .take_while(move |((r, _), _)| *r == resource)
-            .map(|((_, key), value)| (key.as_str(), value.as_str()))
+        let values = self.values.get(&resource);
+        values.into_iter().flat_map(|values| values.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+    }
+
+    pub(super) fn set(&mut self, resource: ConfigResource, key: &str, value: &str) {
+        if !self.values.contains_key(&resource) {
+            self.values.insert_mut(resource, RedBlackTreeMapSync::new_sync());
+        }
+        if let Some(values) = self.values.get_mut(&resource) {
+            values.insert_mut(key.to_owned(), value.to_owned());
+        }
+    }
+
+    pub(super) fn unset(&mut self, resource: ConfigResource, key: &str) {
+        let Some(values) = self.values.get_mut(&resource) else { return };
+        values.remove_mut(key);
+        if values.is_empty() {
+            self.values.remove_mut(&resource);
+        }
+    }
+
+    /// Drops everything set on a resource; whether there was anything.
+    pub(super) fn forget(&mut self, resource: ConfigResource) -> bool {
+        self.values.remove_mut(&resource)
     }
 }
 

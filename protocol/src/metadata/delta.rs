@@ -5,7 +5,8 @@ use super::image::MetadataImage;
 use crate::ids::{BrokerId, TopicId, TopicPartition};
 use std::collections::BTreeSet;
 
-/// Ids touched.
+/// Ids touched. For images joined by batches, [`Delta::between`] names a subset of what the batches' deltas name: whatever
+/// they name beyond it was changed and changed back, and is equal in both images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delta {
     /// Cluster-wide state changed.
@@ -59,9 +60,10 @@ impl Delta {
         let count = |t: Option<&super::topics::Topic>| t.map_or(0, |t| t.partitions.len());
         let most = u32::try_from(count(before).max(count(after))).unwrap_or(u32::MAX);
         for partition in 0..most {
+            let at = TopicPartition { topic: id, partition };
             let differs = before.and_then(|t| t.partition(partition)) != after.and_then(|t| t.partition(partition));
-            if whole || differs {
-                self.partitions.insert(TopicPartition { topic: id, partition });
+            if whole || differs || old.topics.last_unclean(at) != new.topics.last_unclean(at) {
+                self.partitions.insert(at);
             }
         }
     }

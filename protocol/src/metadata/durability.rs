@@ -8,6 +8,9 @@ use super::topics::Topic;
 use crate::ids::{BrokerId, TopicId};
 use std::collections::BTreeSet;
 
+/// The configs that bear on the rule.
+pub(super) const RULE_KEYS: [&str; 2] = ["min.insync.replicas", "min.insync.dcs"];
+
 /// What an ISR must cover for a record to count as kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DurabilityRule {
@@ -47,14 +50,12 @@ impl MetadataImage {
     /// The rule of a topic at hand.
     #[must_use]
     pub fn rule_of(&self, topic: &Topic) -> DurabilityRule {
-        let number = |key: &str| -> u16 {
+        let number = |key: &str| -> usize {
             self.config_number(ConfigResource::Topic(topic.id), key)
                 .expect("values were checked against the schema before they entered the log")
         };
-        DurabilityRule {
-            min_replicas: usize::from(number("min.insync.replicas").min(topic.replication_factor)),
-            min_dcs: usize::from(number("min.insync.dcs")),
-        }
+        let [replicas, dcs] = RULE_KEYS.map(number);
+        DurabilityRule { min_replicas: replicas.min(usize::from(topic.replication_factor)), min_dcs: dcs }
     }
 
     /// Whether these members satisfy the topic's rule. Members this image does not know cover no data centre.

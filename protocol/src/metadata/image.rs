@@ -7,8 +7,9 @@ use super::cluster::ClusterImage;
 use super::configs::ConfigsImage;
 use super::delta::Delta;
 use super::draft::Fold;
-use super::record::{BrokerRef, ConfigResource, Fact, PartitionsChanged};
-use super::topics::{TopicsImage, changed};
+use super::durability::RULE_KEYS;
+use super::record::{BrokerRef, ConfigResource, Fact, PartitionChange, PartitionsChanged};
+use super::topics::{TopicsImage, changed, number};
 use crate::ids::{BatchNo, TopicId, TopicPartition};
 
 /// Everything the cluster has agreed on, after `batch_no` batches.
@@ -123,15 +124,15 @@ impl MetadataImage {
             }
             Fact::TopicPurged(f) => self.fold_purge(f.topic, delta),
             Fact::ConfigSet(f) => {
-                self.configs.values.insert_mut((f.resource, f.key.clone()), f.value.clone());
-                self.config_changed(f.resource, &f.key, delta);
+                self.fold_config(f.resource, &f.key, delta, |configs| configs.set(f.resource, &f.key, &f.value));
             }
             Fact::ConfigUnset(f) => {
-                self.configs.values.remove_mut(&(f.resource, f.key.clone()));
-                self.config_changed(f.resource, &f.key, delta);
+                self.fold_config(f.resource, &f.key, delta, |configs| configs.unset(f.resource, &f.key));
             }
             Fact::UncleanElection(f) => {
-                delta.partitions.insert(TopicPartition { topic: f.topic, partition: f.partition });
+                let at = TopicPartition { topic: f.topic, partition: f.partition };
+                self.topics.unclean.insert_mut(at, f.clone());
+                delta.partitions.insert(at);
             }
         }
     }
@@ -151,45 +152,49 @@ impl MetadataImage {
     fn fold_purge(&mut self, topic: TopicId, delta: &mut Delta) {
         self.touch_topic(topic, delta);
         self.topics.purge(topic);
-        let keys: Vec<_> = self.configs.of(ConfigResource::Topic(topic)).map(|(key, _)| key.to_owned()).collect();
-        for key in keys {
-            self.configs.values.remove_mut(&(ConfigResource::Topic(topic), key));
-            delta.configs = true;
-        }
+        delta.configs |= self.configs.forget(ConfigResource::Topic(topic));
     }
 
     fn touch_topic(&self, topic: TopicId, delta: &mut Delta) {
         delta.topics.insert(topic);
         let count = self.topics.get(topic).map_or(0, |t| t.partitions.len());
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        delta.partitions.extend((0..count).map(|partition| TopicPartition { topic, partition }));
+        delta.partitions.extend((0..number(count)).map(|partition| TopicPartition { topic, partition }));
     }
 
-    /// A change of the durability rule clears the ELR of partitions that have a leader: their ELR was formed under
-    /// another rule. A leaderless one keeps it, since nothing was committed meanwhile (DESIGN.md section 5).
-    fn config_changed(&mut self, resource: ConfigResource, key: &str, delta: &mut Delta) {
+    /// Folds a config and, where that alters the durability rule of a topic, clears the ELR of its partitions that have
+    /// a leader: it was formed under another rule. A leaderless partition keeps it, since nothing was committed meanwhile
+    /// (DESIGN.md section 5).
+    fn fold_config(
+        &mut self,
+        resource: ConfigResource,
+        key: &str,
+        delta: &mut Delta,
+        change: impl FnOnce(&mut ConfigsImage),
+    ) {
         delta.configs = true;
-        if key != "min.insync.replicas" && key != "min.insync.dcs" {
-            return;
-        }
+        let bears_on_rule = RULE_KEYS.contains(&key);
         let topics: Vec<TopicId> = match resource {
-            ConfigResource::Topic(topic) => vec![topic],
-            ConfigResource::Cluster => self.topics.iter().map(|t| t.id).collect(),
-            ConfigResource::Broker(_) => Vec::new(),
+            ConfigResource::Topic(topic) if bears_on_rule => vec![topic],
+            ConfigResource::Cluster if bears_on_rule => self.topics.iter().map(|t| t.id).collect(),
+            _ => Vec::new(),
         };
-        for topic in topics {
-            self.clear_elr(topic, delta);
+        let before: Vec<_> = topics.into_iter().map(|topic| (topic, self.durability_rule(topic))).collect();
+        change(&mut self.configs);
+        for (topic, rule) in before {
+            if self.durability_rule(topic) != rule {
+                self.clear_elr(topic, delta);
+            }
         }
     }
 
     fn clear_elr(&mut self, topic: TopicId, delta: &mut Delta) {
         let Some(entry) = self.topics.get(topic).cloned() else { return };
-        for (number, old) in entry.partitions.iter().enumerate() {
+        for (place, old) in entry.partitions.iter().enumerate() {
             if old.leader.is_none() || old.elr.is_empty() {
                 continue;
             }
-            let at = TopicPartition { topic, partition: u32::try_from(number).unwrap_or(u32::MAX) };
-            let change = super::record::PartitionChange { elr: Some(Vec::new()), ..Default::default() };
+            let at = TopicPartition { topic, partition: number(place) };
+            let change = PartitionChange { elr: Some(Vec::new()), ..Default::default() };
             let new = changed(old, &change);
             self.topics.set_partition(at, old, new);
             delta.partitions.insert(at);

@@ -1,9 +1,13 @@
 //! What no correct decider writes: the reader's half of the paired assertions around the fold. The same verdict on
-//! every node, since it looks at nothing but image and fact.
+//! every node, since it looks at nothing but image and fact. It owns the rules whose breach loses records or parts the
+//! images; it never judges policy (placement, whether an ISR is large enough, whom to prefer): deciders do.
 
 use super::brokers::Broker;
 use super::image::MetadataImage;
-use super::record::{Assignment, BrokerRef, Fact, LeaderChange, PartitionsChanged, PartitionsCreated};
+use super::record::{
+    Assignment, BrokerRef, BrokerRegistered, ClusterFormed, ConfigResource, ConfigSet, Fact, LeaderChange,
+    METADATA_VERSION_MAX, METADATA_VERSION_MIN, PartitionChange, PartitionsChanged, PartitionsCreated, RecoveryState,
+};
 use super::topics::{Partition, Topic, changed};
 use crate::ids::{BrokerId, TopicId};
 use std::collections::BTreeSet;
@@ -24,25 +28,20 @@ impl MetadataImage {
             ensure(self.cluster.is_formed(), || "no cluster was formed yet".to_owned())?;
         }
         match fact {
-            Fact::ClusterFormed(f) => {
-                let first = !self.cluster.is_formed() && f.incarnation == 1;
-                let again = self.cluster.cluster_id == f.cluster_id && f.incarnation > self.cluster.incarnation;
-                ensure(first || again, || format!("incarnation {} after {}", f.incarnation, self.cluster.incarnation))
-            }
-            Fact::MetadataVersionFinalized(f) => ensure(f.version > self.cluster.metadata_version, || {
-                format!("version {} after {}", f.version, self.cluster.metadata_version)
-            }),
-            Fact::BrokerRegistered(f) => {
-                let expected = self.cluster.last_broker_epoch.0 + 1;
-                ensure(f.epoch.0 == expected, || format!("broker epoch {} instead of {expected}", f.epoch))?;
-                let live = self.brokers.get(f.broker).is_some_and(|b| !b.is_fenced());
-                ensure(!live, || format!("broker {} is registered and not fenced", f.broker))
-            }
+            Fact::ClusterFormed(f) => self.check_formed(f),
+            Fact::MetadataVersionFinalized(f) => self.check_version(f.version),
+            Fact::BrokerRegistered(f) => self.check_registered(f),
             Fact::BrokerFenced(f) => self.registered(f, |b| !b.is_fenced()),
-            Fact::BrokerUnfenced(f) => self.registered(f, |b| b.is_fenced() && b.proved),
+            Fact::BrokerUnfenced(f) => {
+                self.registered(f, |b| b.is_fenced() && b.proved)?;
+                // No incarnation continues a leadership: the election comes first (DESIGN.md section 4).
+                let leads = self.topics.led_by(f.broker).next();
+                ensure(leads.is_none(), || format!("broker {} still leads {leads:?}", f.broker))
+            }
             Fact::BrokerProved(f) => self.registered(f, |b| b.is_fenced() && !b.proved),
             Fact::BrokerShutdownBegan(f) => self.registered(f, Broker::is_active),
             Fact::TopicCreated(f) => {
+                ensure(f.replication_factor > 0 && !f.name.is_empty(), || "no name or no replicas".to_owned())?;
                 ensure(self.topics.get(f.topic).is_none(), || format!("topic id {} exists", f.topic))?;
                 ensure(self.topics.by_name(&f.name).is_none(), || format!("topic {} exists", f.name))
             }
@@ -53,15 +52,57 @@ impl MetadataImage {
                 let deleted = self.topics.get(f.topic).is_some_and(|t| !t.is_live());
                 ensure(deleted, || format!("topic {} is not deleted", f.topic))
             }
-            Fact::ConfigSet(f) => super::configs::check(f.resource, &f.key, &f.value).map_err(|e| e.message),
+            Fact::ConfigSet(f) => self.check_config(f),
             Fact::ConfigUnset(f) => {
                 ensure(self.configs.get(f.resource, &f.key).is_some(), || format!("{} is not set", f.key))
             }
             Fact::UncleanElection(f) => {
                 let topic = self.live_topic(f.topic)?;
-                ensure(topic.partition(f.partition).is_some(), || format!("no partition {}", f.partition))
+                let partition = topic.partition(f.partition).ok_or_else(|| format!("no partition {}", f.partition))?;
+                ensure(partition.replicas.contains(&f.leader), || format!("leader {} is no replica", f.leader))
             }
         }
+    }
+
+    fn check_formed(&self, fact: &ClusterFormed) -> Verdict {
+        let (id, now) = (self.cluster.cluster_id, self.cluster.incarnation);
+        let first = !self.cluster.is_formed() && fact.incarnation == 1 && !fact.cluster_id.is_nil();
+        let again = self.cluster.is_formed() && id == fact.cluster_id && fact.incarnation > now;
+        ensure(first || again, || format!("{} life {} after {id} life {now}", fact.cluster_id, fact.incarnation))?;
+        let version = fact.metadata_version;
+        let floor = self.cluster.metadata_version.max(METADATA_VERSION_MIN);
+        ensure((floor..=METADATA_VERSION_MAX).contains(&version), || not_folded(version, floor))
+    }
+
+    fn check_version(&self, version: u16) -> Verdict {
+        let floor = self.cluster.metadata_version + 1;
+        ensure((floor..=METADATA_VERSION_MAX).contains(&version), || not_folded(version, floor))?;
+        let folds = |b: &Broker| (b.min_metadata_version..=b.max_metadata_version).contains(&version);
+        match self.brokers.iter().find(|b| !b.is_fenced() && !folds(b)) {
+            Some(b) => Err(format!("broker {} folds up to metadata.version {}", b.id, b.max_metadata_version)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_registered(&self, fact: &BrokerRegistered) -> Verdict {
+        let expected = self.cluster.last_broker_epoch.0 + 1;
+        ensure(fact.epoch.0 == expected, || format!("broker epoch {} instead of {expected}", fact.epoch))?;
+        ensure(fact.broker.0 > 0 && !fact.directories.is_empty(), || "no broker id or no directory".to_owned())?;
+        let range = fact.min_metadata_version..=fact.max_metadata_version;
+        let version = self.cluster.metadata_version;
+        ensure(range.contains(&version), || format!("it folds {range:?}, metadata.version is {version}"))?;
+        let old = self.brokers.get(fact.broker);
+        ensure(old.is_none_or(Broker::is_fenced), || format!("broker {} is registered and not fenced", fact.broker))?;
+        let known =
+            |b: &Broker| b.last_unfenced_epoch.is_some() && b.directories.iter().any(|d| fact.directories.contains(d));
+        ensure(!fact.proof_admissible || old.is_some_and(known), || "nothing that it could prove".to_owned())
+    }
+
+    fn check_config(&self, fact: &ConfigSet) -> Verdict {
+        if let ConfigResource::Topic(topic) = fact.resource {
+            self.live_topic(topic)?;
+        }
+        super::configs::check(fact.resource, &fact.key, &fact.value).map_err(|e| e.message)
     }
 
     fn registered(&self, at: &BrokerRef, holds: impl FnOnce(&Broker) -> bool) -> Verdict {
@@ -74,11 +115,20 @@ impl MetadataImage {
         self.topics.get(topic).filter(|t| t.is_live()).ok_or_else(|| format!("no live topic {topic}"))
     }
 
+    fn takes_part(&self, broker: BrokerId) -> bool {
+        self.brokers.get(broker).is_some_and(|b| !b.is_fenced())
+    }
+
     fn check_created(&self, fact: &PartitionsCreated) -> Verdict {
         let topic = self.live_topic(fact.topic)?;
         let count = topic.partitions.len();
         ensure(count == fact.first as usize, || format!("partitions from {} after {count}", fact.first))?;
-        fact.assignments.iter().try_for_each(check_assignment)
+        for Assignment { replicas, isr, leader } in &fact.assignments {
+            check_lists(replicas, isr, &[], *leader)?;
+            ensure(replicas.iter().all(|b| self.brokers.get(*b).is_some()), || format!("unknown in {replicas:?}"))?;
+            ensure(isr.iter().all(|b| self.takes_part(*b)), || format!("fenced in the first ISR {isr:?}"))?;
+        }
+        Ok(())
     }
 
     fn check_changed(&self, fact: &PartitionsChanged) -> Verdict {
@@ -88,30 +138,49 @@ impl MetadataImage {
             let number = change.partition;
             ensure(seen.insert(number), || format!("partition {number} twice"))?;
             let old = topic.partition(number).ok_or_else(|| format!("no partition {number}"))?;
-            let new = changed(old, change);
-            check_partition(&new).map_err(|e| format!("partition {number}: {e}"))?;
-            if let LeaderChange::Broker(leader) = change.leader {
-                let fit = self.brokers.get(leader).is_some_and(|b| !b.is_fenced());
-                ensure(fit, || format!("partition {number}: leader {leader} is fenced or unknown"))?;
-            }
+            self.check_change(old, change).map_err(|e| format!("partition {number}: {e}"))?;
         }
         Ok(())
     }
+
+    /// Who may enter which list. Leaving is always legal: what a partition loses by it is the decider's judgement.
+    fn check_change(&self, old: &Partition, change: &PartitionChange) -> Verdict {
+        let new = changed(old, change);
+        let Partition { replicas, adding, removing, isr, elr, leader, .. } = &new;
+        check_lists(replicas, isr, elr, *leader)?;
+        let within = |part: &[BrokerId]| part.iter().all(|b| replicas.contains(b));
+        ensure(within(adding) && within(removing), || format!("adding {adding:?}, removing {removing:?}"))?;
+        let known = |b: &BrokerId| old.replicas.contains(b) || self.brokers.get(*b).is_some();
+        ensure(replicas.iter().all(known), || format!("unknown in {replicas:?}"))?;
+        let joins_fit = isr.iter().all(|b| old.isr.contains(b) || self.takes_part(*b));
+        ensure(joins_fit, || format!("a fenced broker enters the ISR: {:?} to {isr:?}", old.isr))?;
+        let held = |b: &BrokerId| old.isr.contains(b) || old.elr.contains(b);
+        ensure(elr.iter().all(held), || format!("ELR {elr:?} out of ISR {:?}, ELR {:?}", old.isr, old.elr))?;
+        let LeaderChange::Broker(leader) = change.leader else {
+            let unclean = change.recovery == Some(RecoveryState::Recovering);
+            return ensure(!unclean, || "an unclean election without a leader".to_owned());
+        };
+        ensure(self.takes_part(leader), || format!("leader {leader} is fenced or unknown"))?;
+        let clean = held(&leader) || change.recovery == Some(RecoveryState::Recovering);
+        ensure(clean, || format!("leader {leader} was in neither ISR nor ELR, and the election is not marked unclean"))
+    }
+}
+
+fn not_folded(version: u16, floor: u16) -> String {
+    format!("metadata.version {version}: expected {floor} or more, and this build folds up to {METADATA_VERSION_MAX}")
 }
 
 fn distinct(ids: &[BrokerId]) -> bool {
     ids.iter().collect::<BTreeSet<_>>().len() == ids.len()
 }
 
-fn check_assignment(assignment: &Assignment) -> Verdict {
-    let Assignment { replicas, isr, leader } = assignment;
-    ensure(!replicas.is_empty() && distinct(replicas), || format!("replicas {replicas:?}"))?;
-    ensure(distinct(isr) && isr.iter().all(|b| replicas.contains(b)), || format!("ISR {isr:?} of {replicas:?}"))?;
-    ensure(leader.is_none_or(|l| isr.contains(&l)), || format!("leader {leader:?} not in ISR {isr:?}"))
-}
-
-fn check_partition(partition: &Partition) -> Verdict {
-    let Partition { replicas, isr, elr, leader, .. } = partition;
+/// What holds of one partition by itself, however it came about.
+pub(super) fn check_lists(
+    replicas: &[BrokerId],
+    isr: &[BrokerId],
+    elr: &[BrokerId],
+    leader: Option<BrokerId>,
+) -> Verdict {
     ensure(!replicas.is_empty() && distinct(replicas), || format!("replicas {replicas:?}"))?;
     ensure(distinct(isr) && isr.iter().all(|b| replicas.contains(b)), || format!("ISR {isr:?} of {replicas:?}"))?;
     ensure(distinct(elr) && elr.iter().all(|b| replicas.contains(b) && !isr.contains(b)), || {

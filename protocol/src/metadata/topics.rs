@@ -1,7 +1,8 @@
-//! Topics and partitions in the image, with two indexes the work finders need: partitions by broker that holds a
-//! place in them, and partitions without a leader.
+//! Topics and partitions in the image, with the indexes the work finders need: partitions by broker that is a replica,
+//! by broker that is in the ISR, without a leader; topics that are deleted. Owns how a change folds into a partition; never
+//! judges whether it may (`legality` does). Invariant: every index equals what a walk over all partitions would find.
 
-use super::record::{Assignment, LeaderChange, PartitionChange, RecoveryState, TopicCreated};
+use super::record::{Assignment, LeaderChange, PartitionChange, RecoveryState, TopicCreated, UncleanElection};
 use crate::ids::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync, VectorSync};
 use std::ops::Bound;
@@ -29,6 +30,9 @@ pub struct Partition {
     pub partition_epoch: PartitionEpoch,
     /// Whether the last election was clean.
     pub recovery: RecoveryState,
+    /// Leader epoch that the latest unclean election began, None = never. A replica may have to cut below its own high
+    /// watermark to follow that epoch; below no other.
+    pub unclean_epoch: Option<LeaderEpoch>,
 }
 
 /// Whether a topic can be used.
@@ -74,13 +78,19 @@ impl Topic {
     }
 }
 
+/// Partitions of live topics by a broker that stands in one of their lists.
+pub(super) type Index = RedBlackTreeMapSync<BrokerId, RedBlackTreeSetSync<TopicPartition>>;
+
 /// All topics, deleted ones until purged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopicsImage {
     pub(super) topics: RedBlackTreeMapSync<TopicId, Topic>,
     pub(super) names: RedBlackTreeMapSync<String, TopicId>,
-    pub(super) by_broker: RedBlackTreeMapSync<BrokerId, RedBlackTreeSetSync<TopicPartition>>,
+    pub(super) by_replica: Index,
+    pub(super) by_isr: Index,
     pub(super) leaderless: RedBlackTreeSetSync<TopicPartition>,
+    pub(super) deleted: RedBlackTreeSetSync<TopicId>,
+    pub(super) unclean: RedBlackTreeMapSync<TopicPartition, UncleanElection>,
     pub(super) partition_count: usize,
 }
 
@@ -110,18 +120,58 @@ impl TopicsImage {
 
     /// Partitions of live topics in which the broker is a replica, in order.
     pub fn places_of(&self, broker: BrokerId) -> impl Iterator<Item = TopicPartition> {
-        self.by_broker.get(&broker).into_iter().flat_map(|set| set.iter().copied())
+        self.by_replica.get(&broker).into_iter().flat_map(|set| set.iter().copied())
+    }
+
+    /// Partitions of live topics whose ISR (and so possibly leadership) holds the broker, in order.
+    pub fn in_sync_places_of(&self, broker: BrokerId) -> impl Iterator<Item = TopicPartition> {
+        self.by_isr.get(&broker).into_iter().flat_map(|set| set.iter().copied())
+    }
+
+    /// [`Self::in_sync_places_of`] behind this partition; None begins at the first.
+    pub fn in_sync_places_after(
+        &self,
+        broker: BrokerId,
+        after: Option<TopicPartition>,
+    ) -> impl Iterator<Item = TopicPartition> {
+        self.by_isr.get(&broker).into_iter().flat_map(move |set| set.range(behind(after)).copied())
+    }
+
+    /// Partitions of live topics that the broker leads, in order.
+    pub fn led_by(&self, broker: BrokerId) -> impl Iterator<Item = TopicPartition> {
+        let leads = move |at: &TopicPartition| self.partition(*at).is_some_and(|p| p.leader == Some(broker));
+        self.in_sync_places_of(broker).filter(leads)
+    }
+
+    /// Topics deleted and not yet purged, by id.
+    pub fn deleted(&self) -> impl Iterator<Item = &Topic> {
+        self.deleted.iter().filter_map(|id| self.topics.get(id))
+    }
+
+    /// What the latest unclean election of a partition may have cost, None = there was none.
+    #[must_use]
+    pub fn last_unclean(&self, at: TopicPartition) -> Option<&UncleanElection> {
+        self.unclean.get(&at)
+    }
+
+    /// Everything recorded by [`Self::last_unclean`], by partition.
+    pub fn unclean_elections(&self) -> impl Iterator<Item = &UncleanElection> {
+        self.unclean.values()
     }
 
     /// How many partitions of live topics the broker is a replica of.
     #[must_use]
     pub fn place_count(&self, broker: BrokerId) -> usize {
-        self.by_broker.get(&broker).map_or(0, RedBlackTreeSetSync::size)
+        self.by_replica.get(&broker).map_or(0, RedBlackTreeSetSync::size)
     }
 
     /// [`Self::places_of`] behind this partition; None begins at the first. For sweeps that stop and go on.
-    pub fn places_after(&self, broker: BrokerId, after: Option<TopicPartition>) -> impl Iterator<Item = TopicPartition> {
-        self.by_broker.get(&broker).into_iter().flat_map(move |set| set.range(behind(after)).copied())
+    pub fn places_after(
+        &self,
+        broker: BrokerId,
+        after: Option<TopicPartition>,
+    ) -> impl Iterator<Item = TopicPartition> {
+        self.by_replica.get(&broker).into_iter().flat_map(move |set| set.range(behind(after)).copied())
     }
 
     /// [`Self::leaderless`] behind this partition; None begins at the first.
@@ -147,44 +197,56 @@ impl TopicsImage {
     }
 
     pub(super) fn create(&mut self, fact: &TopicCreated) {
-        self.names.insert_mut(fact.name.clone(), fact.topic);
-        self.topics.insert_mut(
-            fact.topic,
-            Topic {
-                id: fact.topic,
-                name: fact.name.clone(),
-                replication_factor: fact.replication_factor,
-                created_ms: fact.created_ms,
-                state: TopicState::Live,
-                partitions: VectorSync::new_sync(),
+        self.restore_topic(Topic {
+            id: fact.topic,
+            name: fact.name.clone(),
+            replication_factor: fact.replication_factor,
+            created_ms: fact.created_ms,
+            state: TopicState::Live,
+            partitions: VectorSync::new_sync(),
+        });
+    }
+
+    /// Enters a topic as it stands; its partitions follow.
+    pub(super) fn restore_topic(&mut self, topic: Topic) {
+        if topic.is_live() {
+            self.names.insert_mut(topic.name.clone(), topic.id);
+        } else {
+            self.deleted.insert_mut(topic.id);
+        }
+        self.topics.insert_mut(topic.id, topic);
+    }
+
+    pub(super) fn add_partition(&mut self, topic: TopicId, assignment: &Assignment) {
+        self.restore_partition(
+            topic,
+            Partition {
+                replicas: assignment.replicas.clone(),
+                adding: Vec::new(),
+                removing: Vec::new(),
+                isr: assignment.isr.clone(),
+                elr: Vec::new(),
+                observers: Vec::new(),
+                leader: assignment.leader,
+                leader_epoch: LeaderEpoch(0),
+                partition_epoch: PartitionEpoch(0),
+                recovery: RecoveryState::Recovered,
+                unclean_epoch: None,
             },
         );
     }
 
-    pub(super) fn add_partition(&mut self, topic: TopicId, assignment: &Assignment) {
+    /// Enters a partition as it stands, as the topic's next one.
+    pub(super) fn restore_partition(&mut self, topic: TopicId, partition: Partition) {
         let Some(entry) = self.topics.get_mut(&topic) else { return };
-        let number = u32::try_from(entry.partitions.len()).expect("partition counts are limited far below 2^32");
-        entry.partitions.push_back_mut(Partition {
-            replicas: assignment.replicas.clone(),
-            adding: Vec::new(),
-            removing: Vec::new(),
-            isr: assignment.isr.clone(),
-            elr: Vec::new(),
-            observers: Vec::new(),
-            leader: assignment.leader,
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: PartitionEpoch(0),
-            recovery: RecoveryState::Recovered,
-        });
-        self.restore_partition(TopicPartition { topic, partition: number });
-    }
-
-    /// Enters a partition (as it stands) into the indexes.
-    pub(super) fn restore_partition(&mut self, at: TopicPartition) {
-        let Some(partition) = self.partition(at).cloned() else { return };
-        self.partition_count += 1;
-        self.index(at, &[], &partition.replicas);
-        self.set_leaderless(at, partition.leader.is_none());
+        let at = TopicPartition { topic, partition: number(entry.partitions.len()) };
+        if entry.is_live() {
+            self.partition_count += 1;
+            reindex(&mut self.by_replica, at, &[], &partition.replicas);
+            reindex(&mut self.by_isr, at, &[], &partition.isr);
+            set_member(&mut self.leaderless, at, partition.leader.is_none());
+        }
+        entry.partitions.push_back_mut(partition);
     }
 
     pub(super) fn change(&mut self, topic: TopicId, change: &PartitionChange) {
@@ -195,61 +257,69 @@ impl TopicsImage {
     }
 
     pub(super) fn set_partition(&mut self, at: TopicPartition, old: &Partition, new: Partition) {
-        let live = self.get(at.topic).is_some_and(Topic::is_live);
-        if live {
-            if old.replicas != new.replicas {
-                self.index(at, &old.replicas, &new.replicas);
+        let Some(entry) = self.topics.get_mut(&at.topic) else { return };
+        if entry.is_live() {
+            reindex(&mut self.by_replica, at, &old.replicas, &new.replicas);
+            reindex(&mut self.by_isr, at, &old.isr, &new.isr);
+            if old.leader.is_none() != new.leader.is_none() {
+                set_member(&mut self.leaderless, at, new.leader.is_none());
             }
-            self.set_leaderless(at, new.leader.is_none());
         }
-        if let Some(entry) = self.topics.get_mut(&at.topic) {
-            entry.partitions.set_mut(at.partition as usize, new);
-        }
+        entry.partitions.set_mut(at.partition as usize, new);
     }
 
     pub(super) fn delete(&mut self, topic: TopicId, at_ms: u64) {
         let Some(entry) = self.topics.get_mut(&topic) else { return };
         entry.state = TopicState::Deleted { at_ms };
-        let name = entry.name.clone();
-        let entry = entry.clone();
-        self.names.remove_mut(&name);
-        for (number, partition) in entry.partitions.iter().enumerate() {
-            let at = TopicPartition { topic, partition: u32::try_from(number).unwrap_or(u32::MAX) };
-            self.index(at, &partition.replicas, &[]);
+        self.names.remove_mut(&entry.name);
+        self.deleted.insert_mut(topic);
+        self.partition_count -= entry.partitions.len();
+        for (place, partition) in entry.partitions.iter().enumerate() {
+            let at = TopicPartition { topic, partition: number(place) };
+            reindex(&mut self.by_replica, at, &partition.replicas, &[]);
+            reindex(&mut self.by_isr, at, &partition.isr, &[]);
             self.leaderless.remove_mut(&at);
-            self.partition_count -= 1;
         }
     }
 
     pub(super) fn purge(&mut self, topic: TopicId) {
+        let Some(entry) = self.topics.get(&topic) else { return };
+        for place in 0..entry.partitions.len() {
+            self.unclean.remove_mut(&TopicPartition { topic, partition: number(place) });
+        }
         self.topics.remove_mut(&topic);
+        self.deleted.remove_mut(&topic);
     }
+}
 
-    fn index(&mut self, at: TopicPartition, old: &[BrokerId], new: &[BrokerId]) {
-        for broker in old.iter().filter(|b| !new.contains(b)) {
-            if let Some(set) = self.by_broker.get_mut(broker) {
-                set.remove_mut(&at);
-            }
-            if self.by_broker.get(broker).is_some_and(RedBlackTreeSetSync::is_empty) {
-                self.by_broker.remove_mut(broker);
-            }
-        }
-        for broker in new.iter().filter(|b| !old.contains(b)) {
-            if !self.by_broker.contains_key(broker) {
-                self.by_broker.insert_mut(*broker, RedBlackTreeSetSync::new_sync());
-            }
-            if let Some(set) = self.by_broker.get_mut(broker) {
-                set.insert_mut(at);
-            }
+/// A place in a topic's dense list as a partition number.
+pub(super) fn number(place: usize) -> u32 {
+    u32::try_from(place).expect("partition counts are limited far below 2^32")
+}
+
+fn reindex(index: &mut Index, at: TopicPartition, old: &[BrokerId], new: &[BrokerId]) {
+    for broker in old.iter().filter(|b| !new.contains(b)) {
+        let Some(set) = index.get_mut(broker) else { continue };
+        set.remove_mut(&at);
+        if set.is_empty() {
+            index.remove_mut(broker);
         }
     }
-
-    fn set_leaderless(&mut self, at: TopicPartition, leaderless: bool) {
-        if leaderless {
-            self.leaderless.insert_mut(at);
-        } else {
-            self.leaderless.remove_mut(&at);
+    for broker in new.iter().filter(|b| !old.contains(b)) {
+        if !index.contains_key(broker) {
+            index.insert_mut(*broker, RedBlackTreeSetSync::new_sync());
         }
+        if let Some(set) = index.get_mut(broker) {
+            set.insert_mut(at);
+        }
+    }
+}
+
+fn set_member(set: &mut RedBlackTreeSetSync<TopicPartition>, at: TopicPartition, member: bool) {
+    if member {
+        set.insert_mut(at);
+    } else {
+        set.remove_mut(&at);
     }
 }
 
@@ -281,6 +351,9 @@ pub fn changed(old: &Partition, change: &PartitionChange) -> Partition {
     }
     if let Some(recovery) = change.recovery {
         new.recovery = recovery;
+        if recovery == RecoveryState::Recovering {
+            new.unclean_epoch = Some(new.leader_epoch);
+        }
     }
     new.partition_epoch = new.partition_epoch.next();
     new
