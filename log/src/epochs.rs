@@ -80,9 +80,7 @@ impl EpochTable {
     /// this log, else where ours ends for the largest epoch not above theirs; the follower cuts with
     /// [`EpochTable::truncation_point`] and asks again.
     pub fn divergence(&self, their_epoch: Option<u32>, their_end: u64, log_end: u64) -> Option<EpochEnd> {
-        let Some(their_epoch) = their_epoch else {
-            return None;
-        };
+        let their_epoch = their_epoch?;
         let ours = self.end_offset_for(their_epoch, log_end);
         let prefix = ours.epoch == Some(their_epoch) && their_end <= ours.end;
         (!prefix).then_some(ours)

@@ -19,12 +19,14 @@
 //! Absences: nothing here retries a sync, falls back to older bytes, shortens what an end mark covers, or knows
 //! what a high watermark, a replica or a vote is. After a failed write or sync every call answers `Poisoned`.
 
+pub mod data_dir;
 mod engine;
 pub mod epochs;
 pub mod error;
 pub mod flush;
 pub mod limits;
 pub mod recovery;
+pub mod registry;
 pub mod retention;
 mod segment;
 pub mod slot_file;

@@ -65,6 +65,9 @@ impl Recovery {
     }
 }
 
+/// A segment by its base offset; an inner error is a header that is not whole.
+type Found = (u64, Result<SegmentFile, Damage>);
+
 /// The last batch so far: the next segment must begin with this.
 struct Joint {
     next: u64,
@@ -161,7 +164,7 @@ impl Scan<'_> {
     }
 
     /// Opens every segment of this life. An inner error is a header that is not whole.
-    fn load(&mut self, bases: &[u64]) -> Result<Vec<(u64, Result<SegmentFile, Damage>)>, LogError> {
+    fn load(&mut self, bases: &[u64]) -> Result<Vec<Found>, LogError> {
         let mut segments = Vec::new();
         for &base in bases {
             let path = segment_path(self.dir, base);
@@ -194,7 +197,7 @@ impl Scan<'_> {
     }
 
     /// Joins the segments front to back and reads the ones that are not sealed.
-    fn join(&mut self, segments: Vec<(u64, Result<SegmentFile, Damage>)>) -> Result<(), LogError> {
+    fn join(&mut self, segments: Vec<Found>) -> Result<(), LogError> {
         let mut joint: Option<Joint> = None;
         let bases: Vec<u64> = segments.iter().map(|(base, _)| *base).collect();
         for (i, (base, segment)) in segments.into_iter().enumerate() {

@@ -52,7 +52,7 @@ impl FileStorage {
 
     fn open_with(&self, path: &Path, extra: OFlags) -> io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | extra;
-        Ok(retry(|| fs::open(self.inside(path)?, flags, OWNER_FILE).map_err(io::Error::from))?)
+        retry(|| Ok(fs::open(self.inside(path)?, flags, OWNER_FILE)?))
     }
 }
 

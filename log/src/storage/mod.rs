@@ -71,6 +71,7 @@ pub trait Storage: Send + Sync + Debug {
 
 /// An open file. Positions and lengths are bytes. Safe to use from several threads: a sync covers all writes that
 /// returned before it began.
+#[expect(clippy::len_without_is_empty, reason = "a length in bytes that may fail, not a collection")]
 pub trait StorageFile: Send + Sync + Debug {
     /// Writes all of `bytes` at `position`, extending the file if needed. After an error any prefix may be there.
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()>;

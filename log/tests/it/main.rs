@@ -3,3 +3,6 @@
 mod common;
 mod log_model;
 mod log_stories;
+mod data_dir;
+mod registry;
+mod state_file;
