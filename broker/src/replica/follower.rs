@@ -248,7 +248,14 @@ impl Following {
     }
 
     /// No room: what was appended stays, the rest is asked for again later.
-    pub(super) fn append_failed(&mut self, push: &Pushed, end: u64, base: &mut Base, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn append_failed(
+        &mut self,
+        push: &Pushed,
+        end: u64,
+        base: &mut Base,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
         let whole: Vec<_> = push.batches.iter().copied().filter(|b| b.end <= end).collect();
         base.log.appended(&whole);
         self.give_up(now, effects);

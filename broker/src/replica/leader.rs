@@ -4,6 +4,7 @@
 //! ISR, and moves only while the committed ISR of the applied image satisfies the durability rule: counting a pending
 //! change in that gate would lose data (DESIGN.md section 5).
 
+use super::Base;
 use super::effect::{Abdication, AppendSource, Effect, ProduceOutcome};
 use super::input::{Acks, BatchSpan, Produce};
 use super::isr::Isr;
@@ -12,7 +13,6 @@ use super::limits::PENDING_ANSWERS_MAX;
 use super::pending::{Pending, Waiting};
 use super::positions::Positions;
 use super::view::PartitionView;
-use super::Base;
 use protocol::error::ErrorCode;
 use protocol::ids::{BrokerId, LeaderEpoch, Millis};
 use protocol::metadata::configs::FlushPolicy;
@@ -139,8 +139,7 @@ impl Leadership {
     /// The append failed. Not forwarded: nobody has it, a definite refusal. Forwarded: its offsets are taken in this
     /// epoch by a batch we do not have, so nothing more may be appended in it. Returns whether leadership must end.
     pub(super) fn append_failed(&mut self, op: Appending, effects: &mut Vec<Effect>) -> bool {
-        let code =
-            if op.forwarded { ErrorCode::NotEnoughReplicasAfterAppend } else { ErrorCode::DiskFull };
+        let code = if op.forwarded { ErrorCode::NotEnoughReplicasAfterAppend } else { ErrorCode::DiskFull };
         effects.push(Effect::Reply { id: op.produce.id, outcome: ProduceOutcome::Refused(code) });
         if op.forwarded {
             let reason = Abdication::AppendFailedAfterForward;

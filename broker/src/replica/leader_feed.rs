@@ -91,12 +91,7 @@ impl Leadership {
     }
 
     /// The follower unsubscribed or its stream is gone.
-    pub(super) fn unsubscribed(
-        &mut self,
-        follower: BrokerId,
-        subscription: SubscriptionId,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn unsubscribed(&mut self, follower: BrokerId, subscription: SubscriptionId, effects: &mut Vec<Effect>) {
         if self.positions.ended(follower, subscription) {
             effects.push(Effect::StopPump { follower, subscription });
         }

@@ -38,13 +38,13 @@ impl Leadership {
         if wanted.len() == committed.len() && wanted.iter().all(|id| committed.contains(id)) {
             return None;
         }
-        // A member that the image does not know cannot be named; the controller takes it out.
-        let epoch = |id: &BrokerId| if *id == base.id.me { Some(base.id.broker_epoch) } else { self.broker_epoch(*id) };
-        Some(wanted.iter().filter_map(|id| epoch(id).map(|e| (*id, e))).collect())
-    }
-
-    fn broker_epoch(&self, id: BrokerId) -> Option<protocol::ids::BrokerEpoch> {
-        self.view.members.get(&id).and_then(|m| m.broker_epoch)
+        // One member that does not take part would have the whole proposal refused; the controller takes it out itself.
+        let named = |id: BrokerId| match self.view.members.get(&id) {
+            _ if id == base.id.me => Some((id, base.id.broker_epoch)),
+            Some(member) if member.active => member.broker_epoch.map(|epoch| (id, epoch)),
+            _ => None,
+        };
+        Some(wanted.into_iter().filter_map(named).collect())
     }
 
     fn has_fallen_out(&self, id: BrokerId, base: &Base, now: Millis) -> bool {

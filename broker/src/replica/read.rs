@@ -4,8 +4,8 @@
 //! the leader's epoch, it is "unknown", and offsets between it and the log's end are "not available", never out of range
 //! (DESIGN.md section 5). Without the lease, reads below the high watermark go on for the grace time, flagged.
 
-use super::lease::{Guard, Now};
 use super::leader::{Leadership, epoch_refusal};
+use super::lease::{Guard, Now};
 use super::{Replica, Role};
 use protocol::error::ErrorCode;
 use protocol::ids::LeaderEpoch;

@@ -1,0 +1,1 @@
+//! Stories of one broker's life, and the law of the lease.

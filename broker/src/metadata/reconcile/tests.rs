@@ -1,0 +1,1 @@
+//! Plans from images: one story per rule.
