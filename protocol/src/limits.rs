@@ -13,8 +13,11 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes one partition may cost in a change of its leader and ISR, at RF 3 (DESIGN.md section 2). A test measures it.
 pub const PARTITION_CHANGE_BYTES_MAX: usize = 32;
 
-/// Size at which a snapshot chunk is closed, bytes: half a feed message, so that one more fact never overflows it.
+/// Size a snapshot chunk is filled to, bytes: a follower holds one at a time, and the feed interleaves nothing with it.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
+
+/// Largest snapshot chunk a decoder takes, bytes: one fact larger than a chunk would stand alone in one this large.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Partitions that one restoring fact of a snapshot carries at most: at RF 32 they stay far below one chunk.
 pub const SNAPSHOT_PARTITIONS_PER_FACT: usize = 500;

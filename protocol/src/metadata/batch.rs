@@ -1,6 +1,7 @@
 //! A batch of facts: payload of one Raft entry, unit of decision and of application. It names the batch
 //! number it was decided on (compare-and-append): `apply` drops it when the image is elsewhere.
 
+use super::envelope::varint_len;
 use super::record::{Envelope, Fact, FactError};
 use crate::ids::BatchNo;
 pub use crate::limits::BATCH_BYTES_MAX;
@@ -38,6 +39,13 @@ impl MetadataBatch {
     pub fn encode(&self) -> Vec<u8> {
         let stored = Stored { base: self.base, facts: self.facts.iter().map(Fact::to_envelope).collect() };
         postcard::to_stdvec(&stored).expect("envelopes hold only types that postcard can always write")
+    }
+
+    /// Bytes [`Self::encode`] will make, without making them.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let facts: usize = self.facts.iter().map(Fact::encoded_len).sum();
+        facts + varint_len(self.base.0) + varint_len(self.facts.len() as u64)
     }
 
     /// Reads bytes written by [`Self::encode`].

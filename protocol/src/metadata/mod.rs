@@ -5,6 +5,8 @@
 //! of the deciding code. A node that does not know a fact's kind or version stops: skipping one would part
 //! the images.
 //!
+//! A snapshot ([`snapshot`]) is the image written back as restoring facts.
+//!
 //! Laws (property tests beside the code): fold(records(image)) == image; any cut of a list of facts folds to the
 //! same image; a batch applies only on the image it was decided on; an image never goes back; leader and
 //! partition epochs never fall, and a leader change raises the leader epoch by one.
@@ -17,6 +19,7 @@ pub mod configs;
 pub mod delta;
 pub mod draft;
 pub mod durability;
+mod envelope;
 pub mod image;
 mod legality;
 pub mod record;

@@ -4,6 +4,8 @@
 //!
 //! Facts group partitions by topic so that one partition costs 32 bytes or less.
 
+use super::envelope::kinds;
+pub use super::envelope::{Envelope, FactError};
 use crate::ids::{BrokerEpoch, BrokerId, TopicId};
 use crate::locality::Locality;
 use serde::{Deserialize, Serialize};
@@ -266,99 +268,7 @@ pub struct UncleanElection {
     pub at_ms: u64,
 }
 
-/// A fact as stored: kind and version outside the bytes, so that an unknown one is seen before it is decoded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Envelope {
-    /// Number of the kind, see [`Fact::kind`].
-    pub kind: u16,
-    /// Version of the kind's bytes and fold.
-    pub version: u16,
-    /// postcard of the kind's struct.
-    pub bytes: Vec<u8>,
-}
-
-/// Why stored bytes are not facts this build can fold. The node must stop; it must not skip.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FactError {
-    /// Kind number not known here.
-    #[error(
-        "fact of unknown kind {kind} (version {version}); this build knows kinds 1 to {known}: the node must be upgraded before it can go on"
-    )]
-    UnknownKind {
-        /// Kind found.
-        kind: u16,
-        /// Version found.
-        version: u16,
-        /// Highest kind known.
-        known: u16,
-    },
-    /// Version of a known kind not known here.
-    #[error(
-        "fact {name} of unknown version {version}; this build knows version {known}: the node must be upgraded before it can go on"
-    )]
-    UnknownVersion {
-        /// Name of the kind.
-        name: &'static str,
-        /// Version found.
-        version: u16,
-        /// Highest version known.
-        known: u16,
-    },
-    /// Bytes do not decode, or something is left over.
-    #[error("fact {name} version {version} does not decode: {reason}")]
-    Malformed {
-        /// Name of the kind.
-        name: &'static str,
-        /// Version found.
-        version: u16,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-macro_rules! kinds {
-    ($($kind:literal $name:ident;)*) => {
-        impl Fact {
-            /// Number of kinds known; kinds are 1 to this number.
-            pub const KINDS: u16 = [$($kind),*].len() as u16;
-
-            /// The number that stands in the envelope; never reused.
-            #[must_use]
-            pub fn kind(&self) -> u16 {
-                match self { $(Self::$name(_) => $kind,)* }
-            }
-
-            /// The kind's name.
-            #[must_use]
-            pub fn name(&self) -> &'static str {
-                match self { $(Self::$name(_) => stringify!($name),)* }
-            }
-
-            /// Writes the envelope at version 1, the only one that exists.
-            #[must_use]
-            pub fn to_envelope(&self) -> Envelope {
-                let bytes = match self {
-                    $(Self::$name(inner) => postcard::to_stdvec(inner),)*
-                }
-                .expect("facts hold only types that postcard can always write");
-                Envelope { kind: self.kind(), version: 1, bytes }
-            }
-
-            /// Reads an envelope.
-            ///
-            /// # Errors
-            /// [`FactError`] for anything this build cannot fold exactly; the caller stops the node.
-            pub fn from_envelope(envelope: &Envelope) -> Result<Self, FactError> {
-                match envelope.kind {
-                    $($kind => decode(stringify!($name), envelope).map(Self::$name),)*
-                    kind => Err(FactError::UnknownKind { kind, version: envelope.version, known: Self::KINDS }),
-                }
-            }
-        }
-    };
-}
-
-kinds! {
+kinds! { Fact
     1 ClusterFormed;
     2 MetadataVersionFinalized;
     3 BrokerRegistered;
@@ -374,16 +284,4 @@ kinds! {
     13 ConfigSet;
     14 ConfigUnset;
     15 UncleanElection;
-}
-
-fn decode<'a, T: Deserialize<'a>>(name: &'static str, envelope: &'a Envelope) -> Result<T, FactError> {
-    if envelope.version != 1 {
-        return Err(FactError::UnknownVersion { name, version: envelope.version, known: 1 });
-    }
-    let malformed = |reason: String| FactError::Malformed { name, version: envelope.version, reason };
-    match postcard::take_from_bytes(&envelope.bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(malformed(format!("{} bytes left over", rest.len()))),
-        Err(error) => Err(malformed(error.to_string())),
-    }
 }
