@@ -179,18 +179,32 @@ impl<F: Clone> Namespace<F> {
         Ok(())
     }
 
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let id = self.resolve(from)?;
-        let (from, to_key) = (self.key(from)?, self.key(to)?);
-        if let Ok(old) = self.resolve(to)
-            && matches!(self.nodes.get(&old), Some(Node::Dir(dir)) if !dir.seen.is_empty())
-        {
-            return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, format!("{}", to.display())));
-        }
+    pub(super) fn rename(&mut self, from_path: &Path, to: &Path) -> io::Result<()> {
+        let id = self.resolve(from_path)?;
+        let (from, to_key) = (self.key(from_path)?, self.key(to)?);
+        self.may_replace(id, from_path, to)?;
         self.dir_mut(from.0).seen.remove(&from.1);
         self.dir_mut(to_key.0).seen.insert(to_key.1.clone(), id);
         self.pending.push(NameOp::Move(from, to_key, id));
         Ok(())
+    }
+
+    /// The rules of rename(2): nothing into itself, a directory only over an empty one, a file only over a file.
+    fn may_replace(&self, id: NodeId, from: &Path, to: &Path) -> io::Result<()> {
+        if to.starts_with(from) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a directory cannot move into itself"));
+        }
+        let moves_dir = matches!(self.nodes.get(&id), Some(Node::Dir(_)));
+        let Ok(old) = self.resolve(to) else {
+            return Ok(());
+        };
+        let kind = match self.nodes.get(&old) {
+            Some(Node::Dir(_)) if !moves_dir => io::ErrorKind::IsADirectory,
+            Some(Node::Dir(dir)) if !dir.seen.is_empty() => io::ErrorKind::DirectoryNotEmpty,
+            Some(Node::File(_)) if moves_dir => io::ErrorKind::NotADirectory,
+            _ => return Ok(()),
+        };
+        Err(io::Error::new(kind, format!("{}", to.display())))
     }
 
     pub(super) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -3,20 +3,28 @@
 use bytes::Bytes;
 use log::storage::memory::MemStorage;
 use log::{EpochTable, FlushJob, Log, LogConfig, Verify};
-use protocol::batch::Header;
 use proptest::prelude::*;
+use protocol::batch::Header;
 
 use crate::common::*;
 
 #[derive(Debug, Clone)]
 enum Do {
-    Append { records: usize, payload: usize, new_epoch: bool },
+    Append {
+        records: usize,
+        payload: usize,
+        new_epoch: bool,
+    },
     Flush,
     /// Takes a flush job and keeps it for later.
     BeginFlush,
     EndFlush,
     Idle,
-    Read { at: u16, max: u16, upto: u16 },
+    Read {
+        at: u16,
+        max: u16,
+        upto: u16,
+    },
     Truncate(u16),
     DropHead(u16),
     Reset(u16),

@@ -1,8 +1,11 @@
 //! Tests of the storage engine against simulated and real disks.
 
 mod common;
+mod data_dir;
 mod log_model;
 mod log_stories;
-mod data_dir;
+#[cfg(feature = "power-loss")]
+mod power_loss;
 mod registry;
 mod state_file;
+mod storage_model;
