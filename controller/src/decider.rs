@@ -1,0 +1,310 @@
+//! The loop that decides, and the only writer of the metadata log: drain the queue, decide on a draft, write ONE entry,
+//! wait for apply's verdict, answer. Every reply comes from that verdict. After any failed write, and after
+//! winning leadership, the loop passes the read barrier before it decides again. Policy lives in `decide`.
+
+use crate::clock;
+use crate::decide::batch::{Plan, run_batch};
+use crate::decide::command::{Command, Reply};
+use crate::decide::limits::COMMANDS_MAX;
+use crate::decide::sessions::Sessions;
+use crate::limits::{BARRIER_RETRY, COMMAND_QUEUE_MAX, REQUEST_DEADLINE};
+use crate::quorum::{Lead, Quorum, Verdict, WriteError};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use protocol::error::{ApiError, ErrorCode, Hint};
+use protocol::metadata::batch::MetadataBatch;
+use protocol::metadata::record::{ClusterFormed, Fact, METADATA_VERSION_MAX};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// What a command led to.
+pub type Outcome = Result<Reply, ApiError>;
+
+struct Request {
+    command: Command,
+    arrived: Instant,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// Where commands enter. Cheap to clone.
+#[derive(Clone)]
+pub struct DeciderHandle {
+    queue: mpsc::Sender<Request>,
+    sessions: Arc<Mutex<Sessions>>,
+    active: watch::Receiver<bool>,
+    quorum: Arc<Quorum>,
+}
+
+impl DeciderHandle {
+    /// Queues a command and waits for its outcome.
+    ///
+    /// # Errors
+    /// What `decide` refuses; `NotController` with a hint; `Overloaded` when the queue is full; `OutcomeUnknown` when
+    /// the batch's fate is not known.
+    pub async fn ask(&self, command: Command) -> Outcome {
+        if !self.is_active() {
+            return Err(self.not_controller());
+        }
+        let (answer, outcome) = oneshot::channel();
+        let request = Request { command, arrived: Instant::now(), answer };
+        if self.queue.try_send(request).is_err() {
+            let text = format!("{COMMAND_QUEUE_MAX} commands wait for the metadata quorum");
+            return Err(ApiError::new(ErrorCode::Overloaded, text));
+        }
+        match tokio::time::timeout(REQUEST_DEADLINE, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(ApiError::new(ErrorCode::OutcomeUnknown, "the controller is stopping")),
+            Err(_) => Err(ApiError::new(ErrorCode::Timeout, format!("no verdict within {REQUEST_DEADLINE:?}"))),
+        }
+    }
+
+    /// Soft state about brokers, shared with the heartbeat streams.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Mutex<Sessions>> {
+        &self.sessions
+    }
+
+    /// This controller leads and has passed the barrier.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        *self.active.borrow()
+    }
+
+    /// Active, and certain that nobody else can be: reads may be answered from the committed image.
+    #[must_use]
+    pub fn may_read(&self) -> bool {
+        self.is_active() && self.quorum.is_fresh()
+    }
+
+    /// The refusal of a controller that is not active, with the leader it knows.
+    #[must_use]
+    pub fn not_controller(&self) -> ApiError {
+        ApiError::new(ErrorCode::NotController, "this controller is not active").with_hint(self.hint())
+    }
+
+    /// Where the active controller is, as far as known.
+    #[must_use]
+    pub fn hint(&self) -> Hint {
+        match &*self.quorum.lead().borrow() {
+            Lead::Other { voter, node, .. } => {
+                Hint { node_id: voter.id, host: node.host.clone(), port: node.port, leader_epoch: None }
+            }
+            Lead::Me { .. } => Hint { node_id: self.quorum.me().id, ..Hint::default() },
+            Lead::Nobody => Hint::default(),
+        }
+    }
+}
+
+/// See the module's text.
+pub struct Decider {
+    queue: mpsc::Receiver<Request>,
+    sessions: Arc<Mutex<Sessions>>,
+    active: watch::Sender<bool>,
+    quorum: Arc<Quorum>,
+    cluster_id: Uuid,
+    tick: Duration,
+    waiting: VecDeque<Request>,
+}
+
+/// Why deciding in a term ended.
+enum Ended {
+    /// Leadership is elsewhere.
+    LostLead,
+    /// A batch was dropped or its fate is unknown: pass the barrier again.
+    Doubt,
+    /// Nobody can send commands any more.
+    Closed,
+}
+
+impl Decider {
+    /// A decider and the handle on it. A tick comes every quarter of a lease.
+    #[must_use]
+    pub fn new(quorum: Arc<Quorum>, sessions: Sessions, cluster_id: Uuid) -> (Self, DeciderHandle) {
+        let tick = Duration::from_millis((sessions.timers().lease_ms / 4).max(1));
+        let sessions = Arc::new(Mutex::new(sessions));
+        let (sender, queue) = mpsc::channel(COMMAND_QUEUE_MAX);
+        let (active, watcher) = watch::channel(false);
+        let handle = DeciderHandle {
+            queue: sender,
+            sessions: Arc::clone(&sessions),
+            active: watcher,
+            quorum: Arc::clone(&quorum),
+        };
+        let waiting = VecDeque::new();
+        (Self { queue, sessions, active, quorum, cluster_id, tick, waiting }, handle)
+    }
+
+    /// Runs until every handle is gone.
+    pub async fn run(mut self) {
+        let mut lead = self.quorum.lead();
+        loop {
+            let Lead::Me { term } = lead.borrow_and_update().clone() else {
+                if self.refuse_until(&mut lead).await { continue } else { return }
+            };
+            if self.quorum.barrier(term).await.is_err() {
+                self.refuse_queued();
+                tokio::time::sleep(BARRIER_RETRY).await;
+                continue;
+            }
+            let committed = self.quorum.committed().batch_no;
+            self.sessions.lock().takeover(committed, clock::mono());
+            self.active.send_replace(true);
+            tracing::info!(term, "this controller is active");
+            let ended = self.decide_in(term, &mut lead).await;
+            self.active.send_replace(false);
+            self.sessions.lock().step_down();
+            self.refuse_queued();
+            match ended {
+                Ended::LostLead => tracing::info!(term, "this controller is no longer active"),
+                Ended::Doubt => tracing::warn!(term, "a batch's fate was not as decided: passing the barrier again"),
+                Ended::Closed => return,
+            }
+        }
+    }
+
+    /// Refuses what was not decided: certainly nothing came of it.
+    fn refuse_queued(&mut self) {
+        let refusal = ApiError::new(ErrorCode::NotController, "leadership moved");
+        while let Ok(request) = self.queue.try_recv() {
+            self.waiting.push_back(request);
+        }
+        self.waiting.drain(..).for_each(|request| reply(request, Err(refusal.clone())));
+    }
+
+    /// Refuses commands until leadership changes. False: nobody can send any more.
+    async fn refuse_until(&mut self, lead: &mut watch::Receiver<Lead>) -> bool {
+        loop {
+            tokio::select! {
+                changed = lead.changed() => return changed.is_ok(),
+                request = self.queue.recv() => match request {
+                    Some(request) => {
+                        let text = "this controller is not active";
+                        reply(request, Err(ApiError::new(ErrorCode::NotController, text)));
+                    }
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    async fn decide_in(&mut self, term: u64, lead: &mut watch::Receiver<Lead>) -> Ended {
+        if let Err(ended) = self.form_cluster(term).await {
+            return ended;
+        }
+        let mut ticks = tokio::time::interval(self.tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut more = false;
+        loop {
+            if *lead.borrow_and_update() != (Lead::Me { term }) {
+                return Ended::LostLead;
+            }
+            if !more && self.waiting.is_empty() {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    changed = lead.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return Ended::Closed,
+                    },
+                    request = self.queue.recv() => match request {
+                        Some(request) => self.waiting.push_back(request),
+                        None => return Ended::Closed,
+                    },
+                }
+            }
+            while self.waiting.len() < COMMANDS_MAX
+                && let Ok(request) = self.queue.try_recv()
+            {
+                self.waiting.push_back(request);
+            }
+            metrics::gauge!(crate::metrics::EVENT_QUEUE_SIZE).set((self.waiting.len() + self.queue.len()) as f64);
+            match self.one_round(term).await {
+                Ok(goes_on) => more = goes_on,
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    /// Decides, writes, answers. True: there is more work at once.
+    async fn one_round(&mut self, term: u64) -> Result<bool, Ended> {
+        let image = self.quorum.committed();
+        let count = self.waiting.len().min(COMMANDS_MAX);
+        let mut commands: Vec<Command> = self.waiting.iter().take(count).map(|r| r.command.clone()).collect();
+        if commands.is_empty() {
+            commands.push(Command::Tick);
+        }
+        let Plan { facts, replies, more } = run_batch(&image, &mut self.sessions.lock(), clock::now(), &commands);
+        let decided: Vec<Request> = self.waiting.drain(..replies.len().min(count)).collect();
+        let outcome = if facts.is_empty() {
+            self.still_leads(term, !decided.is_empty()).await
+        } else {
+            let batch = MetadataBatch { base: image.batch_no, facts };
+            self.write(term, &batch).await
+        };
+        match outcome {
+            Ok(()) => {
+                self.sessions.lock().settled(true);
+                decided.into_iter().zip(replies).for_each(|(request, outcome)| reply(request, outcome));
+                Ok(more || !self.waiting.is_empty())
+            }
+            Err((error, ended)) => {
+                decided.into_iter().for_each(|request| reply(request, Err(error.clone())));
+                Err(ended)
+            }
+        }
+    }
+
+    /// Replies without facts speak of the image: nobody else may have moved it on meanwhile.
+    async fn still_leads(&self, term: u64, anyone_asks: bool) -> Result<(), (ApiError, Ended)> {
+        if !anyone_asks || self.quorum.is_fresh() || self.quorum.barrier(term).await.is_ok() {
+            return Ok(());
+        }
+        Err((ApiError::new(ErrorCode::NotController, "the quorum does not answer"), Ended::LostLead))
+    }
+
+    async fn write(&self, term: u64, batch: &MetadataBatch) -> Result<(), (ApiError, Ended)> {
+        let unknown = |text: String| (ApiError::new(ErrorCode::OutcomeUnknown, text), Ended::Doubt);
+        match self.quorum.write(term, Bytes::from(batch.encode())).await {
+            Ok(Verdict::Applied { .. }) => {
+                metrics::counter!(crate::metrics::BATCHES_WRITTEN).increment(1);
+                Ok(())
+            }
+            Ok(Verdict::Dropped { base, at }) => {
+                metrics::counter!(crate::metrics::BATCHES_DROPPED).increment(1);
+                self.sessions.lock().settled(false);
+                Err(unknown(format!(
+                    "the batch was decided on {base}, the image was at {at}: ask the controller again"
+                )))
+            }
+            Ok(Verdict::NoBatch) => Err(unknown("the entry was applied as no batch".to_owned())),
+            Err(WriteError::NotLeader { term }) => {
+                self.sessions.lock().settled(false);
+                let text = format!("leadership of term {term} ended before the batch was written");
+                Err((ApiError::new(ErrorCode::NotController, text), Ended::Doubt))
+            }
+            Err(WriteError::Unknown(text)) => Err(unknown(text)),
+        }
+    }
+
+    /// The first leader of a new cluster writes what the cluster is.
+    async fn form_cluster(&self, term: u64) -> Result<(), Ended> {
+        let image = self.quorum.committed();
+        if image.cluster.is_formed() {
+            return Ok(());
+        }
+        let formed =
+            ClusterFormed { cluster_id: self.cluster_id, incarnation: 1, metadata_version: METADATA_VERSION_MAX };
+        let batch = MetadataBatch { base: image.batch_no, facts: vec![Fact::ClusterFormed(formed)] };
+        self.write(term, &batch).await.map_err(|(_, ended)| ended)
+    }
+}
+
+fn reply(request: Request, outcome: Outcome) {
+    metrics::histogram!(crate::metrics::EVENT_SECONDS).record(request.arrived.elapsed().as_secs_f64());
+    if request.answer.send(outcome).is_err() {
+        tracing::debug!("nobody waits for the outcome of a command any more");
+    }
+}

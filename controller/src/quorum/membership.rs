@@ -1,0 +1,271 @@
+//! Changing the voters: learners first, caught up, then one joint change for all of them. One change at a time; a change
+//! that stopped half way is flattened before the next and after a failure. The layout guard looks at the target set.
+
+use super::guard::{DcVerdict, LayoutRefused, check_layout, verdicts};
+use super::types::TypeConfig;
+use super::{Lead, Quorum, VoterId, VoterNode, VoterSpec};
+use crate::limits::{MEMBERSHIP_DEADLINE, VOTERS_MAX};
+use openraft::ChangeMembers;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Entries by which a learner may be behind when it becomes a voter: less than a heartbeat's worth of writes.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// How often a learner's progress is looked at.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(20);
+
+/// A wanted change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VoterChange {
+    /// Voters to add.
+    pub add: Vec<VoterSpec>,
+    /// Voters to remove.
+    pub remove: Vec<VoterId>,
+    /// Go on against the layout guard.
+    pub force: bool,
+    /// Only say what would come of it.
+    pub dry_run: bool,
+}
+
+/// What came of it, or would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoterChanged {
+    /// The target set.
+    pub voters: Vec<VoterSpec>,
+    /// What the loss of each data centre does to it.
+    pub verdicts: Vec<DcVerdict>,
+}
+
+/// Why the voters stay as they are (or, for `Unknown`, may not).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Ask the leader.
+    #[error("this controller does not lead")]
+    NotLeader,
+    /// Another change runs.
+    #[error("another membership change is under way")]
+    InProgress,
+    /// The request names something impossible.
+    #[error("{field} is {value}, allowed: {limit}")]
+    Invalid {
+        /// Field.
+        field: &'static str,
+        /// As given.
+        value: String,
+        /// The rule.
+        limit: String,
+    },
+    /// The target set breaks the layout guard.
+    #[error(transparent)]
+    Layout(#[from] LayoutRefused),
+    /// A new voter did not catch up; it was taken out again.
+    #[error("controller {voter} did not catch up within {waited:?}: is it formatted, running and reachable?")]
+    NotCaughtUp {
+        /// Which.
+        voter: VoterId,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The change may or may not have committed.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+}
+
+type Members = BTreeMap<VoterId, VoterNode>;
+
+impl Quorum {
+    /// Changes the voters.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change_voters(&self, change: VoterChange) -> Result<VoterChanged, ChangeError> {
+        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeError::InProgress)?;
+        if !matches!(*self.lead.borrow(), Lead::Me { .. }) {
+            return Err(ChangeError::NotLeader);
+        }
+        let deadline = Instant::now() + MEMBERSHIP_DEADLINE;
+        if self.status().joint && !change.dry_run {
+            self.flatten(deadline).await?;
+        }
+        let voters = self.voters();
+        let target = target_set(&voters, &change)?;
+        if !change.force {
+            check_layout(target.values().map(|n| n.locality.as_str()))?;
+        }
+        let result = VoterChanged {
+            voters: target.iter().map(|(v, n)| VoterSpec { voter: *v, node: n.clone() }).collect(),
+            verdicts: verdicts(target.values().map(|n| n.locality.as_str())),
+        };
+        if change.dry_run || target == voters {
+            return Ok(result);
+        }
+        self.add_learners(&voters, &target, deadline).await?;
+        self.switch(target.keys().copied().collect(), deadline).await?;
+        Ok(result)
+    }
+
+    fn voters(&self) -> Members {
+        self.status().voters.into_iter().map(|v| (v.voter, v.node)).collect()
+    }
+
+    async fn add_learners(&self, voters: &Members, target: &Members, deadline: Instant) -> Result<(), ChangeError> {
+        for (voter, node) in target.iter().filter(|(voter, _)| !voters.contains_key(voter)) {
+            // Adding never changes a known address; setting does.
+            let set = ChangeMembers::SetNodes(BTreeMap::from([(*voter, node.clone())]));
+            self.change(set, true, deadline).await?;
+            if let Err(error) = self.caught_up(*voter, deadline).await {
+                self.forget(*voter).await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn caught_up(&self, voter: VoterId, deadline: Instant) -> Result<(), ChangeError> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status();
+            let matched = status.learners.iter().find(|l| l.voter == voter).and_then(|l| l.matched);
+            let last = status.last_index.unwrap_or(0);
+            if matched.is_some_and(|at| at + CAUGHT_UP_ENTRIES >= last) {
+                return Ok(());
+            }
+            if !matches!(status.lead, Lead::Me { .. }) {
+                return Err(ChangeError::NotLeader);
+            }
+            if Instant::now() + CATCH_UP_LOOK > deadline {
+                return Err(ChangeError::NotCaughtUp { voter, waited: begun.elapsed() });
+            }
+            tokio::time::sleep(CATCH_UP_LOOK).await;
+        }
+    }
+
+    /// Takes a learner out again. Best effort: as a learner it harms nobody.
+    async fn forget(&self, voter: VoterId) {
+        let remove = ChangeMembers::RemoveNodes(BTreeSet::from([voter]));
+        if let Err(error) = self.change(remove, false, Instant::now() + MEMBERSHIP_DEADLINE / 4).await {
+            tracing::warn!(%voter, %error, "learner stays in the membership");
+        }
+    }
+
+    async fn switch(&self, target: BTreeSet<VoterId>, deadline: Instant) -> Result<(), ChangeError> {
+        let outcome = self.change(ChangeMembers::ReplaceAllVoters(target), false, deadline).await;
+        if outcome.is_err()
+            && self.status().joint
+            && let Err(error) = self.flatten(Instant::now() + MEMBERSHIP_DEADLINE / 4).await
+        {
+            tracing::warn!(%error, "membership stays joint; the next change flattens it");
+        }
+        outcome
+    }
+
+    /// Ends a joint membership in its target set.
+    async fn flatten(&self, deadline: Instant) -> Result<(), ChangeError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false, deadline).await
+    }
+
+    async fn change(
+        &self,
+        members: ChangeMembers<VoterId, VoterNode>,
+        retain: bool,
+        deadline: Instant,
+    ) -> Result<(), ChangeError> {
+        let changing = self.raft.change_membership(members, retain);
+        bounded(changing, deadline).await
+    }
+}
+
+async fn bounded<T>(
+    changing: impl Future<
+        Output = Result<T, openraft::errors::RaftError<TypeConfig, openraft::errors::ClientWriteError<TypeConfig>>>,
+    >,
+    deadline: Instant,
+) -> Result<(), ChangeError> {
+    use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+    match tokio::time::timeout_at(deadline, changing).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(ChangeError::NotLeader),
+        Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))))) => {
+            Err(ChangeError::InProgress)
+        }
+        Ok(Err(error)) => Err(ChangeError::Unknown(error.to_string())),
+        Err(_) => Err(ChangeError::Unknown("no answer from the quorum in time".to_owned())),
+    }
+}
+
+fn invalid(field: &'static str, value: impl ToString, limit: impl ToString) -> ChangeError {
+    ChangeError::Invalid { field, value: value.to_string(), limit: limit.to_string() }
+}
+
+/// The voters after a change. Removals come first, so that one change can replace a voter's disk.
+fn target_set(voters: &Members, change: &VoterChange) -> Result<Members, ChangeError> {
+    let mut target = voters.clone();
+    for voter in &change.remove {
+        if target.remove(voter).is_none() {
+            let known: Vec<String> = voters.keys().map(ToString::to_string).collect();
+            return Err(invalid("remove", voter, format!("a voter: {}", known.join(", "))));
+        }
+    }
+    for spec in &change.add {
+        if spec.voter.id == 0 || spec.voter.directory.is_nil() {
+            return Err(invalid("add", spec.voter, "an id from 1 and a directory uuid"));
+        }
+        let locality: Result<protocol::locality::Locality, _> = spec.node.locality.parse();
+        locality.map_err(|e| invalid("add.locality", &spec.node.locality, e))?;
+        if target.keys().any(|known| known.id == spec.voter.id && *known != spec.voter) {
+            let limit = "an id of no other voter: a wiped disk is another voter, remove the old one in the same change";
+            return Err(invalid("add", spec.voter, limit));
+        }
+        target.insert(spec.voter, spec.node.clone());
+    }
+    if target.is_empty() || target.len() > VOTERS_MAX {
+        return Err(invalid("voters", target.len(), format!("1 to {VOTERS_MAX}")));
+    }
+    Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(id: u64) -> VoterSpec {
+        let node = VoterNode { host: "h".to_owned(), port: 1, locality: format!("eu/dc{id}/r") };
+        VoterSpec { voter: VoterId::from(id), node }
+    }
+
+    fn members(ids: &[u64]) -> Members {
+        ids.iter().map(|id| (spec(*id).voter, spec(*id).node)).collect()
+    }
+
+    #[test]
+    fn a_wiped_disk_replaces_the_old_one_in_one_change_only() {
+        let mut wiped = spec(2);
+        wiped.voter.directory = uuid::Uuid::from_u128(99);
+        let add = VoterChange { add: vec![wiped.clone()], ..VoterChange::default() };
+        assert!(matches!(target_set(&members(&[1, 2, 3]), &add), Err(ChangeError::Invalid { field: "add", .. })));
+        let replace = VoterChange { remove: vec![spec(2).voter], ..add };
+        let target = target_set(&members(&[1, 2, 3]), &replace).expect("replaced");
+        assert_eq!(target.len(), 3);
+        assert!(target.contains_key(&wiped.voter) && !target.contains_key(&spec(2).voter));
+    }
+
+    #[test]
+    fn impossible_targets_are_refused_by_name() {
+        let refuse = |change: VoterChange| match target_set(&members(&[1]), &change) {
+            Err(ChangeError::Invalid { field, .. }) => field,
+            other => panic!("expected a refusal, got {other:?}"),
+        };
+        assert_eq!(refuse(VoterChange { remove: vec![VoterId::from(7)], ..VoterChange::default() }), "remove");
+        assert_eq!(refuse(VoterChange { remove: vec![VoterId::from(1)], ..VoterChange::default() }), "voters");
+        let many: Vec<_> = (2..=12).map(spec).collect();
+        assert_eq!(refuse(VoterChange { add: many, ..VoterChange::default() }), "voters");
+        let mut nowhere = spec(2);
+        nowhere.node.locality = "dc".to_owned();
+        assert_eq!(refuse(VoterChange { add: vec![nowhere], ..VoterChange::default() }), "add.locality");
+        let nobody = VoterSpec { voter: VoterId::default(), node: spec(1).node };
+        assert_eq!(refuse(VoterChange { add: vec![nobody], ..VoterChange::default() }), "add");
+    }
+}

@@ -1,0 +1,298 @@
+//! The metadata quorum: openraft behind a handle. Nothing outside this folder names openraft; this folder knows neither
+//! gRPC nor facts beyond "bytes of a batch". `write` puts one batch into the log under a leadership and tells apply's
+//! verdict; `lead` says who leads; `barrier` makes a new leader wait for everything before it. Vote, log
+//! and snapshots are durable before they are acknowledged, and damage halts the process.
+
+mod cache;
+mod disk;
+pub mod guard;
+mod halt;
+mod log_store;
+mod membership;
+mod network;
+mod serve;
+mod settings;
+mod snapshot;
+mod state_machine;
+mod status;
+pub mod transport;
+mod types;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use disk::DiskError;
+pub use halt::Halt;
+pub use membership::{ChangeError, VoterChange, VoterChanged};
+pub use serve::ServeError;
+pub use snapshot::SnapshotError;
+pub use status::{QuorumStatus, VoterStatus};
+pub use types::{Verdict, VoterId, VoterNode, VoterSpec};
+pub use write::{Lead, WriteError};
+
+use crate::feed::Feed;
+use crate::limits::{SCRUB_INTERVAL, STOP_DEADLINE};
+use crate::tasks::{self, AbortOnDrop};
+use disk::Disk;
+use log::storage::Storage;
+use log_store::LogStore;
+use network::Factory;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, Raft};
+use parking_lot::Mutex;
+use protocol::metadata::image::MetadataImage;
+use protocol::timers::Timers;
+use snapshot::SnapshotStore;
+use state_machine::StateMachine;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use transport::Transport;
+use types::TypeConfig;
+
+/// What a quorum member needs.
+#[derive(Debug, Clone)]
+pub struct QuorumConfig {
+    /// This voter.
+    pub me: VoterId,
+    /// Directory for vote, log and snapshots; created if missing.
+    pub dir: PathBuf,
+    /// Timers.
+    pub timers: Timers,
+    /// Entries between snapshots.
+    pub snapshot_every: u64,
+    /// Size of a log segment.
+    pub segment_bytes: u64,
+    /// First voter set as formatted; used only while nothing was ever voted or logged. Empty: wait to be added.
+    pub bootstrap: Vec<VoterSpec>,
+}
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum QuorumStartError {
+    /// Vote, log or marker.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Entries were purged up to here, but no snapshot holds them.
+    #[error("{dir}: entries up to {purged} were purged, the newest snapshot ends at {snapshot}: a snapshot is missing")]
+    SnapshotMissing {
+        /// Directory of the snapshots.
+        dir: PathBuf,
+        /// Purged up to.
+        purged: u64,
+        /// Index of the newest snapshot, or "nothing".
+        snapshot: String,
+    },
+    /// The flush thread could not be started.
+    #[error("raft flush thread: {0}")]
+    Thread(std::io::Error),
+    /// openraft refused.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// One member of the metadata quorum. Share it in an `Arc`.
+pub struct Quorum {
+    me: VoterId,
+    raft: Raft<TypeConfig, StateMachine>,
+    feed: Arc<Feed>,
+    store: LogStore,
+    flusher: Mutex<Option<std::thread::JoinHandle<()>>>,
+    timers: Timers,
+    started: Instant,
+    lead: watch::Receiver<Lead>,
+    changing: tokio::sync::Mutex<()>,
+    stopping: Arc<AtomicBool>,
+    tasks: Mutex<Vec<AbortOnDrop>>,
+}
+
+impl Quorum {
+    /// Opens the disk, verifies everything on it, and joins.
+    ///
+    /// # Errors
+    /// [`QuorumStartError`]; damage names file and position.
+    pub async fn start(
+        config: QuorumConfig,
+        storage: Arc<dyn Storage>,
+        transport: Arc<dyn Transport>,
+        feed: Arc<Feed>,
+        halt: Halt,
+    ) -> Result<Arc<Self>, QuorumStartError> {
+        let (disk, recovery) = Disk::open(&storage, &config.dir, config.segment_bytes)?;
+        tracing::info!(?recovery, "raft log recovered");
+        let snapshot_dir = config.dir.join("snapshots");
+        let snapshots = Arc::new(SnapshotStore::open(storage, &snapshot_dir)?);
+        check_snapshot(&disk, &snapshots, snapshot_dir)?;
+        let (store, flusher) = LogStore::start(disk, halt.clone()).map_err(QuorumStartError::Thread)?;
+        let machine = StateMachine::new(Arc::clone(&feed), Arc::clone(&snapshots), halt.clone());
+        let settings = settings::raft_config(&config.timers, config.snapshot_every);
+        let mut settings = settings.validate().map_err(|e| QuorumStartError::Raft(e.to_string()))?;
+        // Enabled after one maximum election timeout: a restarted voter may have forgotten a lease it gave.
+        settings.enable_elect = false;
+        let network = Factory { me: config.me, transport };
+        let raft = Raft::new(config.me, Arc::new(settings), network, store.clone(), machine)
+            .await
+            .map_err(|e| QuorumStartError::Raft(e.to_string()))?;
+        let (lead_sender, lead) = watch::channel(Lead::Nobody);
+        let quorum = Arc::new(Self {
+            me: config.me,
+            raft,
+            feed,
+            store,
+            flusher: Mutex::new(Some(flusher)),
+            timers: config.timers,
+            started: Instant::now(),
+            lead,
+            changing: tokio::sync::Mutex::new(()),
+            stopping: Arc::new(AtomicBool::new(false)),
+            tasks: Mutex::new(Vec::new()),
+        });
+        quorum.spawn_tasks(lead_sender, config.bootstrap, snapshots, halt);
+        Ok(quorum)
+    }
+
+    fn spawn_tasks(
+        self: &Arc<Self>,
+        lead: watch::Sender<Lead>,
+        bootstrap: Vec<VoterSpec>,
+        snapshots: Arc<SnapshotStore>,
+        halt: Halt,
+    ) {
+        let metrics = self.raft.metrics();
+        let watcher = write::watch_lead(self.me, metrics, lead, Arc::clone(&self.stopping), halt.clone());
+        let joining = join(self.raft.clone(), self.me, bootstrap, self.timers);
+        let scrubbing = scrub(self.store.clone(), snapshots, halt);
+        *self.tasks.lock() = vec![
+            AbortOnDrop(tasks::spawn("raft-lead", watcher)),
+            AbortOnDrop(tasks::spawn("raft-join", joining)),
+            AbortOnDrop(tasks::spawn("raft-scrub", scrubbing)),
+        ];
+    }
+
+    /// This voter.
+    #[must_use]
+    pub fn me(&self) -> VoterId {
+        self.me
+    }
+
+    /// Who leads, as known here.
+    #[must_use]
+    pub fn lead(&self) -> watch::Receiver<Lead> {
+        self.lead.clone()
+    }
+
+    /// The committed image as applied here.
+    #[must_use]
+    pub fn committed(&self) -> Arc<MetadataImage> {
+        self.feed.image()
+    }
+
+    /// In its first maximum election timeout after the start.
+    fn just_started(&self) -> bool {
+        self.started.elapsed() < Duration::from_millis(self.timers.election_max_ms)
+    }
+
+    /// Time since the send of the last round that a quorum acknowledged. None: this node does not lead.
+    #[must_use]
+    pub fn quorum_ack_age(&self) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked?;
+        Some(acked.into_inner().elapsed())
+    }
+
+    /// Leads, and a quorum acknowledged that more recently than the minimum election timeout: nobody else can lead.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.quorum_ack_age().is_some_and(|age| age < Duration::from_millis(self.timers.election_min_ms))
+    }
+
+    /// Hands leadership over if held, then stops Raft and closes the log cleanly.
+    pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.hand_over().await;
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not shut down in order");
+        }
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "raft log was not closed cleanly");
+        }
+        self.tasks.lock().clear();
+        let flusher = self.flusher.lock().take();
+        if let Some(thread) = flusher
+            && tokio::task::spawn_blocking(move || thread.join()).await.is_err()
+        {
+            tracing::warn!("raft flush thread did not end in order");
+        }
+    }
+
+    /// Gives leadership to the voter that has most of the log. Best effort.
+    async fn hand_over(&self) {
+        let mut lead = self.lead.clone();
+        if !matches!(*lead.borrow(), Lead::Me { .. }) {
+            return;
+        }
+        let Some(successor) = self.best_follower() else { return };
+        if self.raft.trigger().transfer_leader(successor).await.is_err() {
+            return;
+        }
+        let given = lead.wait_for(|lead| !matches!(lead, Lead::Me { .. }));
+        if tokio::time::timeout(STOP_DEADLINE, given).await.is_err() {
+            tracing::warn!(%successor, "leadership was not taken over in time");
+        }
+    }
+}
+
+fn check_snapshot(disk: &Disk, snapshots: &SnapshotStore, dir: PathBuf) -> Result<(), QuorumStartError> {
+    let Some(purged) = disk.purged() else { return Ok(()) };
+    let newest = snapshots.last_log_id();
+    if newest.is_some_and(|id| id.index >= purged.index) {
+        return Ok(());
+    }
+    let snapshot = newest.map_or_else(|| "nothing".to_owned(), |id| id.index.to_string());
+    Err(QuorumStartError::SnapshotMissing { dir, purged: purged.index, snapshot })
+}
+
+/// Enables elections after the first maximum election timeout. A member of a new cluster then starts it from the formatted
+/// voter set: the first in order at once, the others later and only if nothing reached them meanwhile.
+async fn join(raft: Raft<TypeConfig, StateMachine>, me: VoterId, bootstrap: Vec<VoterSpec>, timers: Timers) {
+    tokio::time::sleep(Duration::from_millis(timers.election_max_ms)).await;
+    raft.runtime_config().elect(true);
+    let members: BTreeMap<VoterId, VoterNode> = bootstrap.into_iter().map(|spec| (spec.voter, spec.node)).collect();
+    let Some(rank) = members.keys().position(|voter| *voter == me) else { return };
+    let turn = timers.election_max_ms.saturating_mul(4).saturating_mul(rank as u64);
+    tokio::time::sleep(Duration::from_millis(turn)).await;
+    match raft.is_initialized().await {
+        Ok(false) => {}
+        Ok(true) | Err(_) => return,
+    }
+    match raft.initialize(members).await {
+        Ok(()) => tracing::info!("the cluster begins with the formatted voters"),
+        Err(error) => tracing::info!(%error, "the formatted voter set was not needed"),
+    }
+}
+
+/// Reads vote, log and snapshot back now and then; damage halts with file and position.
+async fn scrub(store: LogStore, snapshots: Arc<SnapshotStore>, halt: Halt) {
+    let mut turns = tokio::time::interval(SCRUB_INTERVAL);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    turns.tick().await;
+    loop {
+        turns.tick().await;
+        if store.scrub().await.is_err() {
+            return;
+        }
+        let (snapshots, halt) = (Arc::clone(&snapshots), halt.clone());
+        let checked = tokio::task::spawn_blocking(move || snapshots.scrub().map_err(|e| halt.now(&e)).is_ok());
+        if !checked.await.unwrap_or(false) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! openraft's network over a [`Transport`]: encodes requests, keeps several appends on their way, gives every RPC a
+//! deadline. A transport failure is never a granted vote. The input stream of appends is polled only from
+//! the output stream, so that dropping one drops the other: openraft holds a lock while it waits for the next request.
+
+use super::transport::{Call, Lane, LinkError, Peer, Transport};
+use super::types::alias::{RPCError, Snapshot, Vote};
+use super::types::{TypeConfig, VoterId, VoterNode};
+use crate::limits::{APPEND_DEADLINE_BASE, APPENDS_IN_FLIGHT, SNAPSHOT_DEADLINE_BASE, deadline_for};
+use crate::quorum::snapshot::ImageBytes;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Head of a snapshot on the wire.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(super) struct SnapshotHead {
+    pub(super) vote: Vote,
+    pub(super) meta: super::types::alias::SnapshotMeta,
+}
+
+pub(super) fn encode<T: Serialize>(message: &T) -> Bytes {
+    Bytes::from(postcard::to_stdvec(message).expect("Raft messages hold only types that postcard can always write"))
+}
+
+/// Makes clients for peers.
+pub(super) struct Factory {
+    pub(super) me: VoterId,
+    pub(super) transport: Arc<dyn Transport>,
+}
+
+impl Factory {
+    fn client(&self, voter: VoterId, node: &VoterNode, lane: Lane) -> Client {
+        let peer = Peer { voter, host: node.host.clone(), port: node.port, lane };
+        Client { me: self.me, peer, transport: Arc::clone(&self.transport) }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Factory {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: VoterId, node: &VoterNode) -> Client {
+        self.client(target, node, Lane::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: VoterId, node: &VoterNode) -> Client {
+        self.client(target, node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: VoterId, node: &VoterNode) -> Client {
+        self.client(target, node, Lane::Snapshots)
+    }
+}
+
+/// One peer on one lane.
+pub(super) struct Client {
+    me: VoterId,
+    peer: Peer,
+    transport: Arc<dyn Transport>,
+}
+
+impl Client {
+    fn rpc_error(&self, action: RPCTypes, error: LinkError) -> RPCError {
+        rpc_error(self.me, self.peer.voter, action, error)
+    }
+
+    /// Votes and hand-over use the control lane whichever client openraft took.
+    async fn control<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        call: Call,
+        action: RPCTypes,
+        request: &Q,
+        option: &RPCOption,
+    ) -> Result<A, RPCError> {
+        let peer = Peer { lane: Lane::Control, ..self.peer.clone() };
+        let answer = self.transport.call(peer, call, encode(request), option.soft_ttl()).await;
+        let bytes = answer.map_err(|e| self.rpc_error(action, e))?;
+        decode(&bytes)
+    }
+}
+
+fn rpc_error(me: VoterId, target: VoterId, action: RPCTypes, error: LinkError) -> RPCError {
+    match error {
+        LinkError::Unreachable(_) => RPCError::Unreachable(Unreachable::new(&error)),
+        LinkError::Timeout(timeout) => RPCError::Timeout(Timeout { action, id: me, target, timeout }),
+        LinkError::Refused(_) => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+fn decode<A: DeserializeOwned>(bytes: &[u8]) -> Result<A, RPCError> {
+    postcard::from_bytes(bytes).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = ImageBytes;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError> {
+        self.control(Call::Append, RPCTypes::AppendEntries, &request, &option).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError>>, RPCError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.peer.lane == Lane::Control {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let (requests, receiver) = mpsc::channel(APPENDS_IN_FLIGHT);
+            let setup = option.soft_ttl().max(APPEND_DEADLINE_BASE);
+            let opened = self.transport.appends(self.peer.clone(), ReceiverStream::new(receiver).boxed(), setup).await;
+            let answers = opened.map_err(|e| self.rpc_error(RPCTypes::AppendEntries, e))?;
+            let pipeline = Pipeline {
+                me: self.me,
+                target: self.peer.voter,
+                input: Some(input),
+                requests,
+                answers,
+                deadlines: VecDeque::new(),
+            };
+            Ok(futures_util::stream::unfold(Some(pipeline), Pipeline::next).boxed())
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError> {
+        self.control(Call::Vote, RPCTypes::Vote, &request, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError> {
+        self.control(Call::PreVote, RPCTypes::Vote, &request, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let data = snapshot.snapshot.0;
+        let head = encode(&SnapshotHead { vote, meta: snapshot.meta });
+        let deadline = deadline_for(SNAPSHOT_DEADLINE_BASE.max(option.soft_ttl()), data.len());
+        let sending = self.transport.snapshot(self.peer.clone(), head, data, deadline);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = sending => {
+                let bytes = answer.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))?;
+                Ok(decode(&bytes)?)
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError> {
+        self.control(Call::TransferLeader, RPCTypes::TransferLeader, &request, &option).await
+    }
+}
+
+/// Several appends under way to one follower, answered in order.
+struct Pipeline<S> {
+    me: VoterId,
+    target: VoterId,
+    input: Option<S>,
+    requests: mpsc::Sender<Bytes>,
+    answers: BoxStream<'static, Result<Bytes, LinkError>>,
+    /// When each unanswered request must be answered, and the time it was given.
+    deadlines: VecDeque<(Instant, Duration)>,
+}
+
+type Answer = Result<StreamAppendResult<TypeConfig>, RPCError>;
+
+impl<S> Pipeline<S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    async fn next(state: Option<Self>) -> Option<(Answer, Option<Self>)> {
+        let mut this = state?;
+        loop {
+            if this.input.is_none() && this.deadlines.is_empty() {
+                return None;
+            }
+            let may_send = this.input.is_some() && this.deadlines.len() < APPENDS_IN_FLIGHT;
+            let oldest = this.deadlines.front().copied();
+            tokio::select! {
+                biased;
+                answer = this.answers.next() => return this.answered(answer),
+                request = next_request(&mut this.input), if may_send => match request {
+                    Some(request) => this.send(&request),
+                    None => this.input = None,
+                },
+                timeout = expiry(oldest), if oldest.is_some() => {
+                    let error = rpc_error(this.me, this.target, RPCTypes::AppendEntries, LinkError::Timeout(timeout));
+                    return Some((Err(error), None));
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) {
+        let bytes = encode(request);
+        let time = deadline_for(APPEND_DEADLINE_BASE, bytes.len());
+        self.deadlines.push_back((Instant::now() + time, time));
+        // The channel has a place for every request under way. A closed one shows as the end of the answers.
+        if self.requests.try_send(bytes).is_err() {
+            tracing::debug!(target = %self.target, "append stream closed while sending");
+        }
+    }
+
+    fn answered(mut self, answer: Option<Result<Bytes, LinkError>>) -> Option<(Answer, Option<Self>)> {
+        let result = match answer {
+            Some(Ok(bytes)) => decode::<StreamAppendResult<TypeConfig>>(&bytes),
+            Some(Err(error)) => Err(rpc_error(self.me, self.target, RPCTypes::AppendEntries, error)),
+            None => {
+                let error = LinkError::Unreachable("append stream ended".to_owned());
+                Err(rpc_error(self.me, self.target, RPCTypes::AppendEntries, error))
+            }
+        };
+        self.deadlines.pop_front();
+        let goes_on = matches!(result, Ok(Ok(_)));
+        Some((result, goes_on.then_some(self)))
+    }
+}
+
+async fn next_request<S>(input: &mut Option<S>) -> Option<AppendEntriesRequest<TypeConfig>>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    match input {
+        Some(input) => input.next().await,
+        None => None,
+    }
+}
+
+async fn expiry(oldest: Option<(Instant, Duration)>) -> Duration {
+    match oldest {
+        Some((at, time)) => {
+            tokio::time::sleep_until(at).await;
+            time
+        }
+        None => std::future::pending().await,
+    }
+}

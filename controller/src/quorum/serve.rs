@@ -1,0 +1,118 @@
+//! The receiving side of Raft's messages: bytes in, bytes out. A voter that has just started neither grants
+//! votes nor takes over: it may have forgotten a lease it gave before. Who may ask was checked before.
+
+use super::network::{SnapshotHead, encode};
+use super::snapshot::ImageBytes;
+use super::transport::Call;
+use super::types::TypeConfig;
+use super::types::alias::Snapshot;
+use super::{Quorum, VoterId};
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use serde::de::DeserializeOwned;
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServeError {
+    /// It does not decode.
+    #[error("raft message does not decode: {0}")]
+    Malformed(String),
+    /// Votes are withheld for one maximum election timeout after a start.
+    #[error("this voter has just started and grants no votes yet")]
+    JustStarted,
+    /// Raft does not run any more.
+    #[error("raft has stopped: {0}")]
+    Stopped(String),
+    /// The sender's id belongs to another directory in the membership.
+    #[error("controller {id} votes by directory {known}, not by {given}: a wiped disk is another voter")]
+    AnotherDirectory {
+        /// Controller id.
+        id: u32,
+        /// As in the membership.
+        known: uuid::Uuid,
+        /// As in the message.
+        given: uuid::Uuid,
+    },
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ServeError> {
+    postcard::from_bytes(bytes).map_err(|e| ServeError::Malformed(e.to_string()))
+}
+
+fn stopped(error: impl std::fmt::Display) -> ServeError {
+    ServeError::Stopped(error.to_string())
+}
+
+impl Quorum {
+    /// Refuses a sender whose controller id votes by another directory.
+    ///
+    /// # Errors
+    /// [`ServeError::AnotherDirectory`].
+    pub fn check_sender(&self, from: VoterId) -> Result<(), ServeError> {
+        let metrics = self.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        let mut same_id = membership.nodes().map(|(voter, _)| *voter).filter(|voter| voter.id == from.id).peekable();
+        let Some(known) = same_id.peek().map(|voter| voter.directory) else { return Ok(()) };
+        if same_id.any(|voter| voter == from) {
+            return Ok(());
+        }
+        Err(ServeError::AnotherDirectory { id: from.id, known, given: from.directory })
+    }
+
+    /// Answers one unary message.
+    ///
+    /// # Errors
+    /// [`ServeError`]: the sender counts it as no answer.
+    pub async fn serve(&self, call: Call, payload: Bytes) -> Result<Bytes, ServeError> {
+        if call != Call::Append && self.just_started() {
+            return Err(ServeError::JustStarted);
+        }
+        match call {
+            Call::Append => {
+                let request: AppendEntriesRequest<TypeConfig> = decode(&payload)?;
+                Ok(encode(&self.raft.append_entries(request).await.map_err(stopped)?))
+            }
+            Call::Vote => {
+                let request: VoteRequest<TypeConfig> = decode(&payload)?;
+                Ok(encode(&self.raft.vote(request).await.map_err(stopped)?))
+            }
+            Call::PreVote => {
+                let request: VoteRequest<TypeConfig> = decode(&payload)?;
+                Ok(encode(&self.raft.pre_vote(request).await.map_err(stopped)?))
+            }
+            Call::TransferLeader => {
+                let request: TransferLeaderRequest<TypeConfig> = decode(&payload)?;
+                Ok(encode(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?))
+            }
+        }
+    }
+
+    /// Answers a stream of appends, in order. The stream ends at the first message that does not decode, and when
+    /// Raft ends it (a conflict, a higher vote).
+    pub fn serve_appends(&self, requests: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, ServeError>> {
+        let decoded = requests.map(|bytes| decode::<AppendEntriesRequest<TypeConfig>>(&bytes)).take_while(|request| {
+            if let Err(error) = request {
+                tracing::error!(%error, "append stream ends");
+            }
+            std::future::ready(request.is_ok())
+        });
+        let requests = decoded.filter_map(|request| std::future::ready(request.ok()));
+        self.raft.stream_append(requests).map(|answer| answer.map(|a| encode(&a)).map_err(stopped)).boxed()
+    }
+
+    /// Installs a received snapshot.
+    ///
+    /// # Errors
+    /// [`ServeError`]: the sender tries again.
+    pub async fn serve_snapshot(&self, head: &[u8], data: Bytes) -> Result<Bytes, ServeError> {
+        let SnapshotHead { vote, meta } = decode(head)?;
+        let data = ImageBytes(data);
+        data.decode().map_err(|e| ServeError::Malformed(e.to_string()))?;
+        let snapshot = Snapshot { meta, snapshot: data };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        metrics::counter!(crate::metrics::SNAPSHOTS_INSTALLED).increment(1);
+        Ok(encode(&answer))
+    }
+}

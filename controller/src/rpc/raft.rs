@@ -1,0 +1,163 @@
+//! Raft between controllers, receiving side. Cluster, incarnation, and both voters' identities are checked
+//! before a payload is looked at: a message for another disk of this address, or from a wiped one, is refused.
+
+use super::Context;
+use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::quorum::transport::Call;
+use crate::quorum::{ServeError, VoterId};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{BoxStream, StreamExt};
+use protocol::error::{ApiError, ErrorCode};
+use protocol::rpc::convert;
+use protocol::rpc::pb::raft::v1::raft_server::Raft;
+use protocol::rpc::pb::raft::v1::{RaftMessage, SnapshotChunk};
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Version of the payload encoding: postcard of the consensus library's messages.
+pub(super) const RAFT_FORMAT: u32 = 1;
+
+pub(super) struct RaftService(pub(super) Arc<Context>);
+
+impl Context {
+    fn admit(&self, message: &RaftMessage) -> Result<(), ApiError> {
+        self.check(message.cluster.as_ref(), true)?;
+        let bad =
+            |field: &str, value: String, limit: String| ApiError::bad(ErrorCode::InvalidRequest, field, value, limit);
+        if message.format != RAFT_FORMAT {
+            return Err(bad("format", message.format.to_string(), format!("{RAFT_FORMAT}")));
+        }
+        let to = VoterId { id: message.to, directory: convert::uuid("to_directory", &message.to_directory)? };
+        let me = self.quorum.me();
+        if to != me {
+            return Err(bad("to", to.to_string(), format!("{me}, the voter at this address")));
+        }
+        let directory = convert::uuid("from_directory", &message.from_directory)?;
+        self.quorum.check_sender(VoterId { id: message.from, directory }).map_err(refusal)
+    }
+
+    fn answer(&self, to: &RaftMessage, payload: Bytes) -> RaftMessage {
+        RaftMessage {
+            cluster: Some(convert::cluster_ref(self.cluster_id, self.feed.image().cluster.incarnation)),
+            from: to.to,
+            from_directory: to.to_directory.clone(),
+            to: to.from,
+            to_directory: to.from_directory.clone(),
+            format: RAFT_FORMAT,
+            payload,
+        }
+    }
+
+    async fn unary(&self, call: Call, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let message = request.into_inner();
+        self.admit(&message)?;
+        let payload = self.quorum.serve(call, message.payload.clone()).await.map_err(refusal)?;
+        Ok(Response::new(self.answer(&message, payload)))
+    }
+}
+
+fn refusal(error: ServeError) -> ApiError {
+    let code = match error {
+        ServeError::Malformed(_) => ErrorCode::InvalidRequest,
+        ServeError::JustStarted | ServeError::AnotherDirectory { .. } => ErrorCode::RefusedBySafetyRule,
+        ServeError::Stopped(_) => ErrorCode::ShuttingDown,
+    };
+    ApiError::new(code, error.to_string())
+}
+
+/// A received snapshot: head, and data of the announced length and checksum.
+async fn collect(mut chunks: Streaming<SnapshotChunk>, context: &Context) -> Result<(RaftMessage, Bytes), Status> {
+    let missing = |what: &str| ApiError::bad(ErrorCode::InvalidRequest, "snapshot", what, "head, data, last chunk");
+    let first = chunks.message().await?.ok_or_else(|| missing("empty"))?;
+    let head = first.head.ok_or_else(|| missing("without a head"))?;
+    context.admit(&head)?;
+    if first.total_bytes > SNAPSHOT_BYTES_MAX {
+        let limit = format!("at most {SNAPSHOT_BYTES_MAX}");
+        return Err(ApiError::bad(ErrorCode::InvalidRequest, "total_bytes", first.total_bytes, limit).into());
+    }
+    let mut data = BytesMut::new();
+    loop {
+        let chunk = chunks.message().await?.ok_or_else(|| missing("cut off"))?;
+        data.extend_from_slice(&chunk.data);
+        if data.len() as u64 > first.total_bytes {
+            return Err(missing("longer than announced").into());
+        }
+        if chunk.last {
+            if data.len() as u64 != first.total_bytes || crc32c::crc32c(&data) != chunk.crc32c {
+                return Err(missing("not what its length and checksum say").into());
+            }
+            return Ok((head, data.freeze()));
+        }
+    }
+}
+
+/// Lets the appends of one stream in, after looking at each message's head.
+struct Gate {
+    context: Arc<Context>,
+    messages: Streaming<RaftMessage>,
+    /// Head of the last message let in: whom answers go to.
+    heads: watch::Sender<RaftMessage>,
+    refused: oneshot::Sender<ApiError>,
+}
+
+impl Gate {
+    async fn next(gate: Option<Self>) -> Option<(Bytes, Option<Self>)> {
+        let mut gate = gate?;
+        let message = gate.messages.message().await.ok()??;
+        if let Err(error) = gate.context.admit(&message) {
+            let _stream_may_be_gone = gate.refused.send(error);
+            return None;
+        }
+        let payload = message.payload.clone();
+        gate.heads.send_replace(RaftMessage { payload: Bytes::new(), ..message });
+        Some((payload, Some(gate)))
+    }
+}
+
+#[tonic::async_trait]
+impl Raft for RaftService {
+    type AppendStream = BoxStream<'static, Result<RaftMessage, Status>>;
+
+    async fn append(&self, request: Request<Streaming<RaftMessage>>) -> Result<Response<Self::AppendStream>, Status> {
+        // Every message is checked; the first bad one ends the requests, and its refusal ends the answers.
+        let (refused, refusals) = oneshot::channel();
+        let (heads, mut answers_to) = watch::channel(RaftMessage::default());
+        let gate = Gate { context: Arc::clone(&self.0), messages: request.into_inner(), heads, refused };
+        let admitted = futures_util::stream::unfold(Some(gate), Gate::next).boxed();
+        let context = Arc::clone(&self.0);
+        let answers = self.0.quorum.serve_appends(admitted).map(move |answer| match answer {
+            Ok(payload) => Ok(context.answer(&answers_to.borrow_and_update(), payload)),
+            Err(error) => Err(refusal(error).into()),
+        });
+        let last = futures_util::stream::once(refusals);
+        let last =
+            last.filter_map(|refused: Result<ApiError, _>| std::future::ready(refused.ok().map(|e| Err(e.into()))));
+        Ok(Response::new(answers.chain(last).take_until(self.0.stopping.clone().cancelled_owned()).boxed()))
+    }
+
+    async fn append_once(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        self.0.unary(Call::Append, request).await
+    }
+
+    async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        self.0.unary(Call::Vote, request).await
+    }
+
+    async fn pre_vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        self.0.unary(Call::PreVote, request).await
+    }
+
+    async fn transfer_leader(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        self.0.unary(Call::TransferLeader, request).await
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let (head, data) = collect(request.into_inner(), &self.0).await?;
+        let payload = self.0.quorum.serve_snapshot(&head.payload, data).await.map_err(refusal)?;
+        Ok(Response::new(self.0.answer(&head, payload)))
+    }
+}
