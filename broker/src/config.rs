@@ -5,6 +5,7 @@
 //! Invariant: a [`Config`] was checked whole; an unknown key is an error, never ignored.
 
 use protocol::ids::BrokerId;
+use protocol::limits::{RTT_MS_DEFAULT, RTT_MS_MAX, RTT_MS_MIN};
 use protocol::locality::Locality;
 use protocol::metadata::record::Endpoint;
 use std::collections::BTreeMap;
@@ -196,7 +197,7 @@ impl TryFrom<RawConfig> for Config {
             metrics_listen: bind(&raw, "metrics.listen")?,
             controllers,
             shards: usize::try_from(shards).unwrap_or(1),
-            max_inter_dc_rtt_ms: raw.number("max.inter.dc.rtt.ms", 1, limits::RTT_MS_MAX, limits::RTT_MS_DEFAULT)?,
+            max_inter_dc_rtt_ms: raw.number("max.inter.dc.rtt.ms", RTT_MS_MIN, RTT_MS_MAX, RTT_MS_DEFAULT)?,
             storage,
         })
     }
@@ -228,7 +229,7 @@ mod tests {
         let config = config(&[]).expect("the base map is complete");
         assert_eq!(config.node_id, BrokerId(3));
         assert_eq!(config.controllers.len(), 2);
-        assert_eq!(config.max_inter_dc_rtt_ms, limits::RTT_MS_DEFAULT);
+        assert_eq!(config.max_inter_dc_rtt_ms, RTT_MS_DEFAULT);
     }
 
     #[test]

@@ -1,0 +1,4 @@
+//! gRPC services of a broker. Each file turns wire messages into calls of `handlers` or messages to shards and back;
+//! nothing here decides.
+
+pub mod admin;
