@@ -1,0 +1,191 @@
+//! Running a replica's effects over the log and the outside, in the order given.
+
+use bytes::{Bytes, BytesMut};
+use log::LogError;
+use protocol::batch::{Header, stamp};
+use protocol::ids::LeaderEpoch;
+
+use super::outside::{Belief, IsrProposal, Note, Outside, Subscription};
+use super::{DirectoryNote, Held, Partition};
+use crate::fatal::Fatal;
+use crate::replica::effect::{Abdication, AppendSource, Effect, FatalReason, ProduceOutcome, ToLeader};
+use crate::replica::input::Input;
+use crate::replica::lease::Now;
+
+impl Partition {
+    /// Runs one effect; the result of one that touches the log is stepped next.
+    pub(super) fn run(&mut self, effect: Effect, now: Now, out: &mut dyn Outside) -> Result<Option<Input>, Fatal> {
+        match effect {
+            Effect::Forward { base, end } => {
+                self.forward(base, end, now, out);
+                Ok(None)
+            }
+            Effect::Append { source, base, end, leader_epoch } => {
+                self.append(source, base, end, leader_epoch, out).map(Some)
+            }
+            Effect::Truncate { to, keep_aside } => self.truncate(to, keep_aside).map(Some),
+            Effect::Reset { start, keep_aside } => self.reset(start, keep_aside).map(Some),
+            Effect::AdvanceStart { to } => {
+                self.log.drop_head(to).map_err(|e| self.disk("drop of the head", &e))?;
+                Ok(Some(Input::StartAdvanced { start: self.log.start_offset() }))
+            }
+            other => {
+                self.run_outside(other, out)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn run_outside(&mut self, effect: Effect, out: &mut dyn Outside) -> Result<(), Fatal> {
+        match effect {
+            Effect::Flush { generation, upto } => self.flush.want(generation, upto),
+            Effect::NotePolicy(policy) => out.note(self.at, Note::Policy(policy)),
+            Effect::ToFollower { follower, subscription, message } => {
+                out.to_follower(Subscription { at: self.at, follower, number: subscription }, message);
+            }
+            Effect::StartPump { follower, subscription, from } => self.pumps.start(follower, subscription, from),
+            Effect::StopPump { follower, subscription } => self.pumps.stop(follower, subscription),
+            Effect::ToLeader { leader, message } => self.to_leader(leader, message, out),
+            Effect::Reply { id, outcome } => self.reply(id, outcome, out),
+            Effect::DeleteReply { id, outcome } => out.delete_reply(self.at, id, outcome, self.belief()),
+            Effect::Moved { high_watermark, log_start } => out.moved(self.at, high_watermark, log_start),
+            Effect::AlterPartition { attempt, leader_epoch, partition_epoch, new_isr } => {
+                out.alter(IsrProposal { at: self.at, attempt, leader_epoch, partition_epoch, new_isr });
+            }
+            Effect::ReportLogEnd(report) => out.report_log_end(self.at, report),
+            Effect::Abdicate { leader_epoch, reason: Abdication::AppendFailedAfterForward } => {
+                let text = format!(
+                    "{}: an append failed after its batch went to followers in epoch {leader_epoch}; its offsets are \
+                     taken, so this broker stops and lets another lead",
+                    self.at
+                );
+                return Err(Fatal::Disk(text));
+            }
+            Effect::Fatal(reason) => return Err(fatal(self.at, &reason)),
+            Effect::Forward { .. }
+            | Effect::Append { .. }
+            | Effect::Truncate { .. }
+            | Effect::Reset { .. }
+            | Effect::AdvanceStart { .. } => unreachable!("effects on the log are run by `run`"),
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, id: crate::replica::input::RequestId, outcome: ProduceOutcome, out: &mut dyn Outside) {
+        let written = matches!(outcome, ProduceOutcome::Written { .. });
+        if written && self.directory != DirectoryNote::Durable {
+            return self.held.push(Held::Reply(id, outcome));
+        }
+        out.reply(self.at, id, outcome, self.belief());
+    }
+
+    fn to_leader(&mut self, leader: protocol::ids::BrokerId, message: ToLeader, out: &mut dyn Outside) {
+        if matches!(message, ToLeader::Ack(_)) && self.directory == DirectoryNote::UnderWay {
+            return self.held.push(Held::ToLeader(leader, message));
+        }
+        out.to_leader(self.at, leader, message);
+    }
+
+    /// What goes with every answer.
+    pub(super) fn belief(&self) -> Belief {
+        Belief {
+            leader_epoch: self.replica.leader_epoch(),
+            high_watermark: self.replica.known_high_watermark(),
+            log_start: self.log.start_offset(),
+        }
+    }
+
+    pub(super) fn disk(&self, op: &str, error: &LogError) -> Fatal {
+        Fatal::Disk(format!("{op} of {} in {}: {error}", self.at, self.log.dir().display()))
+    }
+
+    /// The batch in hand goes to followers before it is appended here: they sync while we do.
+    fn forward(&mut self, base: u64, end: u64, now: Now, out: &mut dyn Outside) {
+        let Some(Effect::Append { leader_epoch, .. }) = self.effects.front() else { return };
+        let epoch = *leader_epoch;
+        self.stamp_hand(base, epoch);
+        if let Some(batch) = self.hand.front().cloned() {
+            self.pumps.keep(base, end, batch.clone());
+            self.offer(base, end, &batch, now, out);
+        }
+    }
+
+    fn stamp_hand(&mut self, base: u64, epoch: LeaderEpoch) {
+        let Some(batch) = self.hand.pop_front() else { return };
+        let mut bytes = batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        stamp(&mut bytes, base, epoch.0);
+        self.hand.push_front(bytes.freeze());
+    }
+
+    fn append(
+        &mut self,
+        source: AppendSource,
+        base: u64,
+        end: u64,
+        leader_epoch: LeaderEpoch,
+        out: &mut dyn Outside,
+    ) -> Result<Input, Fatal> {
+        if let AppendSource::Produce(_) = source {
+            self.stamp_hand(base, leader_epoch);
+        }
+        if self.directory == DirectoryNote::Unknown {
+            self.directory = DirectoryNote::UnderWay;
+            out.note(self.at, Note::Directory);
+        }
+        while let Some(batch) = self.hand.pop_front() {
+            let Some(first) = base_of(&batch).filter(|first| *first < end) else { break };
+            if first < base {
+                continue;
+            }
+            match self.log.append(first, &batch) {
+                Ok(()) => {}
+                Err(LogError::DiskFull { .. }) => return Ok(Input::AppendFailed { end: self.log.end_offset() }),
+                Err(error) => return Err(self.disk("append", &error)),
+            }
+        }
+        if self.log.end_offset() == end {
+            return Ok(Input::Appended);
+        }
+        let text = format!("{}: append of {base}..{end} left the log at {}", self.at, self.log.end_offset());
+        Err(Fatal::Invariant(text))
+    }
+
+    fn truncate(&mut self, to: u64, keep_aside: bool) -> Result<Input, Fatal> {
+        if keep_aside {
+            self.keep_tail(to)?;
+        }
+        let end = self.log.truncate(to).map_err(|e| self.disk("truncation", &e))?;
+        self.flush.forget();
+        self.pumps.forget_kept();
+        Ok(Input::Cut { start: self.log.start_offset(), end })
+    }
+
+    fn reset(&mut self, start: u64, keep_aside: bool) -> Result<Input, Fatal> {
+        if keep_aside {
+            self.keep_tail(self.log.start_offset())?;
+        }
+        self.log.reset(start).map_err(|e| self.disk("reset", &e))?;
+        self.flush.forget();
+        self.pumps.forget_kept();
+        Ok(Input::Cut { start: self.log.start_offset(), end: self.log.end_offset() })
+    }
+
+    /// Copies what is about to be cut into a file of its own, durably: an unclean election overruled it, an operator may
+    /// still want it.
+    fn keep_tail(&self, from: u64) -> Result<(), Fatal> {
+        crate::strays::keep_tail(&self.log, &self.aside, self.at, from).map_err(|e| self.disk("copy of a cut tail", &e))
+    }
+}
+
+fn base_of(batch: &Bytes) -> Option<u64> {
+    Header::parse(batch).ok().map(|header| header.base_offset)
+}
+
+fn fatal(at: protocol::ids::TopicPartition, reason: &FatalReason) -> Fatal {
+    match reason {
+        FatalReason::Damaged => Fatal::Disk(format!("{at}: {reason}; restart the broker to set the log aside")),
+        FatalReason::TruncateBelowHighWatermark { .. } | FatalReason::Invariant(_) => {
+            Fatal::Invariant(format!("{at}: {reason}"))
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Group commit of one partition: one flush under way, everything appended meanwhile goes with the next.
+//!
+//! Invariant: a completion is stepped with the replica's generation at the time its job was made, so a flush from before
+//! a cut never counts for bytes after it.
+
+use log::{Flushed, LogError};
+
+use super::outside::Outside;
+use super::Partition;
+use crate::replica::input::Input;
+use crate::replica::lease::Now;
+
+/// What is wanted and what is under way.
+#[derive(Debug, Default)]
+pub(super) struct FlushState {
+    wanted: Option<(u64, u64)>,
+    under_way: Option<u64>,
+}
+
+impl FlushState {
+    pub(super) fn want(&mut self, generation: u64, upto: u64) {
+        let upto = self.wanted.filter(|(g, _)| *g == generation).map_or(upto, |(_, before)| before.max(upto));
+        self.wanted = Some((generation, upto));
+    }
+
+    /// A cut came: what was wanted is moot.
+    pub(super) fn forget(&mut self) {
+        self.wanted = None;
+    }
+}
+
+impl Partition {
+    /// Starts the wanted flush unless one is under way.
+    pub(super) fn start_flush(&mut self, out: &mut dyn Outside) {
+        if self.flush.under_way.is_some() || self.flush.wanted.is_none() {
+            return;
+        }
+        self.flush.wanted = None;
+        if let Some(job) = self.log.flush_job() {
+            self.flush.under_way = Some(self.replica.generation());
+            out.flush(self.at, job);
+        }
+    }
+
+    /// The end mark of a log gone idle is made durable; call about once a second.
+    pub fn idle(&mut self, out: &mut dyn Outside) {
+        if self.dead || self.flush.under_way.is_some() || !self.log.needs_idle_mark() {
+            return;
+        }
+        if let Some(job) = self.log.idle_job() {
+            self.flush.under_way = Some(self.replica.generation());
+            out.flush(self.at, job);
+        }
+    }
+
+    /// A flush ended.
+    pub fn flushed(&mut self, outcome: Result<Flushed, LogError>, now: Now, out: &mut dyn Outside) {
+        if self.dead {
+            return;
+        }
+        let generation = self.flush.under_way.take();
+        let applied = outcome.and_then(|flushed| self.log.flushed(flushed));
+        match (applied, generation) {
+            (Err(error), _) => {
+                let fatal = self.disk("sync", &error);
+                self.die(fatal, out);
+            }
+            (Ok(_), Some(generation)) => {
+                let upto = self.log.durable_end();
+                self.step(Input::Flushed { generation, upto }, now, out);
+            }
+            (Ok(_), None) => {}
+        }
+    }
+}

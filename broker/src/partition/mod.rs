@@ -1,0 +1,218 @@
+//! One partition on one broker: its log, its replica, and the running of the replica's effects in order (sync, no
+//! runtime). The shard drives it in production, the simulator in tests.
+//!
+//! Owns: the bytes in hand, the pumps that feed followers, what waits for the first durable note. Never: decides what
+//! is answered or cut (that is `replica`), reads a clock, starts a thread.
+//! Invariant: an effect that touches the log is run inline and its result stepped before any other input; nothing is
+//! acknowledged before the registry durably knows that the directory exists, so that a directory that is missing
+//! later is seen as a loss and not as an empty log.
+
+mod effects;
+mod flush;
+pub mod note;
+pub mod outside;
+mod pump;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use log::{Log, LogConfig, LogError};
+use protocol::ids::{BrokerId, TopicPartition};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use crate::fatal::Fatal;
+use crate::replica::Replica;
+use crate::replica::effect::{Effect, ProduceOutcome, ToLeader};
+use crate::replica::input::{Input, RequestId};
+use crate::replica::lease::Now;
+use crate::replica::own_log::LogFacts;
+use flush::FlushState;
+use note::Note;
+use outside::Outside;
+use pump::Pumps;
+
+pub use read::{ReadAnswer, ReadQuestion};
+
+/// What is needed to take a partition over from recovery (or to begin an empty one).
+#[derive(Debug)]
+pub struct Opened {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// Its log.
+    pub log: Log,
+    /// The policy durably noted, None = never.
+    pub noted_policy: Option<protocol::metadata::configs::FlushPolicy>,
+    /// The registry knows that its directory exists.
+    pub directory_noted: bool,
+    /// Part of the log was set aside as damaged.
+    pub damaged: bool,
+    /// The checkpoint, if any; never trusted beyond "not above the log end".
+    pub high_watermark: Option<u64>,
+}
+
+/// Whether the registry knows of the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DirectoryNote {
+    Unknown,
+    UnderWay,
+    Durable,
+}
+
+/// An acknowledgement that waits for the directory's note.
+#[derive(Debug)]
+enum Held {
+    Reply(RequestId, ProduceOutcome),
+    ToLeader(BrokerId, ToLeader),
+}
+
+/// One partition.
+#[derive(Debug)]
+pub struct Partition {
+    at: TopicPartition,
+    log: Log,
+    replica: Replica,
+    /// Directory for tails that an unclean election overruled.
+    aside: PathBuf,
+    effects: VecDeque<Effect>,
+    scratch: Vec<Effect>,
+    /// Batches of the request or push being stepped, in order, each with its base offset once known.
+    hand: VecDeque<Bytes>,
+    flush: FlushState,
+    pumps: Pumps,
+    directory: DirectoryNote,
+    held: Vec<Held>,
+    dead: bool,
+}
+
+impl Partition {
+    /// Takes a recovered (or empty) log.
+    #[must_use]
+    pub fn new(me: BrokerId, opened: Opened, aside: PathBuf) -> Self {
+        let Opened { at, log, noted_policy, directory_noted, damaged, high_watermark } = opened;
+        let facts = LogFacts {
+            start: log.start_offset(),
+            end: log.end_offset(),
+            durable_end: log.durable_end(),
+            epochs: log.epochs().clone(),
+            noted_policy,
+            damaged,
+        };
+        let directory = if directory_noted { DirectoryNote::Durable } else { DirectoryNote::Unknown };
+        Self {
+            at,
+            replica: Replica::new(at, me, facts, high_watermark),
+            log,
+            aside,
+            effects: VecDeque::new(),
+            scratch: Vec::new(),
+            hand: VecDeque::new(),
+            flush: FlushState::default(),
+            pumps: Pumps::default(),
+            directory,
+            held: Vec::new(),
+            dead: false,
+        }
+    }
+
+    /// Which partition.
+    #[must_use]
+    pub fn at(&self) -> TopicPartition {
+        self.at
+    }
+
+    /// The replica, for questions.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The log, for questions.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Steps an input that brings no bytes.
+    pub fn step(&mut self, input: Input, now: Now, out: &mut dyn Outside) {
+        self.step_with(input, VecDeque::new(), now, out);
+    }
+
+    /// Steps an input whose bytes are these batches: one unstamped batch of a produce, or the batches of a push.
+    pub fn step_with(&mut self, input: Input, hand: VecDeque<Bytes>, now: Now, out: &mut dyn Outside) {
+        if self.dead {
+            return;
+        }
+        self.hand = hand;
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            self.replica.step(input, now, &mut self.scratch);
+            self.effects.extend(self.scratch.drain(..));
+            while let Some(effect) = self.effects.pop_front() {
+                match self.run(effect, now, out) {
+                    Ok(Some(result)) => next = Some(result),
+                    Ok(None) => {}
+                    Err(fatal) => return self.die(fatal, out),
+                }
+            }
+        }
+        self.hand.clear();
+    }
+
+    /// What a turn of the loop leaves to do: start a flush, feed followers. Call after the inputs of a turn.
+    pub fn settle(&mut self, now: Now, out: &mut dyn Outside) {
+        if self.dead {
+            return;
+        }
+        self.start_flush(out);
+        self.pump(now, out);
+    }
+
+    fn die(&mut self, fatal: Fatal, out: &mut dyn Outside) {
+        self.dead = true;
+        self.effects.clear();
+        out.fatal(fatal);
+    }
+
+    /// A note is durable.
+    pub fn noted(&mut self, note: Note, now: Now, out: &mut dyn Outside) {
+        match note {
+            Note::Policy(policy) => self.step(Input::PolicyNoted(policy), now, out),
+            Note::Directory => {
+                self.directory = DirectoryNote::Durable;
+                for held in std::mem::take(&mut self.held) {
+                    match held {
+                        Held::Reply(id, outcome) => out.reply(self.at, id, outcome, self.belief()),
+                        Held::ToLeader(leader, message) => out.to_leader(self.at, leader, message),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends this partition in the process: everything durable, marked as closed cleanly.
+    ///
+    /// # Errors
+    /// The log's; the process should stop without its clean-shutdown marker.
+    pub fn close(self) -> Result<(), LogError> {
+        self.log.close_clean()
+    }
+
+    /// Ends this partition without touching its files further (they are about to be set aside).
+    #[must_use]
+    pub fn into_log(self) -> Log {
+        self.log
+    }
+}
+
+/// Settings of a partition's log out of its topic's configs.
+#[must_use]
+pub fn log_config(config: &protocol::metadata::configs::TopicConfig) -> LogConfig {
+    LogConfig {
+        segment_bytes: config.segment_bytes,
+        max_batch_bytes: protocol::batch::limits::MAX_BATCH_BYTES_CEILING,
+        preallocate: config.flush_policy == protocol::metadata::configs::FlushPolicy::Sync,
+        ..LogConfig::default()
+    }
+}
