@@ -15,8 +15,6 @@ pub const RETRY_PAUSE_MS_MAX: u64 = 500;
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 /// Time an administrative command forwarded for an application may take, ms: voter changes wait for a learner.
 pub const ADMIN_DEADLINE_MS: u64 = 115_000;
-/// ISR changes waiting for the controller at most: one per partition that this broker leads, with room.
-pub const ISR_QUEUE: usize = 8_192;
 /// ISR changes in one request: 100 bytes each, so a request stays far below the message limit.
 pub const ISR_CHANGES_PER_REQUEST: usize = 2_000;
 /// Time for one request of ISR changes, all attempts, ms: then its outcome counts as unknown and the replica asks anew.
@@ -45,3 +43,7 @@ pub const SHARD_TURN: usize = 128;
 pub const FLUSH_THREADS: usize = 4;
 /// Flush jobs one thread takes at a time: enough for a journal to be worth it, few enough to share among the threads.
 pub const FLUSH_JOBS_TOGETHER: usize = 16;
+/// Log ends of leaderless partitions in one request: 50 bytes each, far below the message limit.
+pub const REPORTS_PER_REQUEST: usize = 10_000;
+/// Time for one such request, all attempts, ms: a new active controller is told anew in any case.
+pub const REPORT_DEADLINE_MS: u64 = 5_000;

@@ -5,7 +5,7 @@ use log::LogError;
 use protocol::batch::{Header, stamp};
 use protocol::ids::LeaderEpoch;
 
-use super::outside::{Belief, IsrProposal, Note, Outside, Subscription};
+use super::outside::{IsrProposal, Note, Outside, Subscription};
 use super::{DirectoryNote, Held, Partition};
 use crate::fatal::Fatal;
 use crate::replica::effect::{Abdication, AppendSource, Effect, FatalReason, ProduceOutcome, ToLeader};
@@ -47,7 +47,7 @@ impl Partition {
             Effect::StopPump { follower, subscription } => self.pumps.stop(follower, subscription),
             Effect::ToLeader { leader, message } => self.to_leader(leader, message, out),
             Effect::Reply { id, outcome } => self.reply(id, outcome, out),
-            Effect::DeleteReply { id, outcome } => out.delete_reply(self.at, id, outcome, self.belief()),
+            Effect::DeleteReply { id, outcome } => out.delete_reply(self.at, id, outcome, self.replica.wire_state()),
             Effect::Moved { high_watermark, log_start } => out.moved(self.at, high_watermark, log_start),
             Effect::AlterPartition { attempt, leader_epoch, partition_epoch, new_isr } => {
                 out.alter(IsrProposal { at: self.at, attempt, leader_epoch, partition_epoch, new_isr });
@@ -76,7 +76,7 @@ impl Partition {
         if written && self.directory != DirectoryNote::Durable {
             return self.held.push(Held::Reply(id, outcome));
         }
-        out.reply(self.at, id, outcome, self.belief());
+        out.reply(self.at, id, outcome, self.replica.wire_state());
     }
 
     fn to_leader(&mut self, leader: protocol::ids::BrokerId, message: ToLeader, out: &mut dyn Outside) {
@@ -84,15 +84,6 @@ impl Partition {
             return self.held.push(Held::ToLeader(leader, message));
         }
         out.to_leader(self.at, leader, message);
-    }
-
-    /// What goes with every answer.
-    pub(super) fn belief(&self) -> Belief {
-        Belief {
-            leader_epoch: self.replica.leader_epoch(),
-            high_watermark: self.replica.known_high_watermark(),
-            log_start: self.log.start_offset(),
-        }
     }
 
     pub(super) fn disk(&self, op: &str, error: &LogError) -> Fatal {

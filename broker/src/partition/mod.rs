@@ -18,22 +18,20 @@ mod tests;
 
 use bytes::Bytes;
 use log::{Log, LogConfig, LogError};
-use protocol::ids::{BrokerId, TopicPartition};
+use protocol::ids::{BrokerEpoch, BrokerId, TopicPartition};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use crate::fatal::Fatal;
-use crate::replica::Replica;
 use crate::replica::effect::{Effect, ProduceOutcome, ToLeader};
 use crate::replica::input::{Input, RequestId};
-use crate::replica::lease::Now;
-use crate::replica::own_log::LogFacts;
+use crate::replica::{Identity, LogFacts, Now, Replica};
 use flush::FlushState;
 use note::Note;
 use outside::Outside;
 use pump::Pumps;
 
-pub use read::{ReadAnswer, ReadQuestion};
+pub use read::OffsetQuestion;
 
 /// What is needed to take a partition over from recovery (or to begin an empty one).
 #[derive(Debug)]
@@ -87,9 +85,9 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Takes a recovered (or empty) log.
+    /// Takes a recovered (or empty) log, for one broker registration. `slot` as [`Identity::slot`].
     #[must_use]
-    pub fn new(me: BrokerId, opened: Opened, aside: PathBuf) -> Self {
+    pub fn new(me: BrokerId, broker_epoch: BrokerEpoch, slot: u32, opened: Opened, aside: PathBuf) -> Self {
         let Opened { at, log, noted_policy, directory_noted, damaged, high_watermark } = opened;
         let facts = LogFacts {
             start: log.start_offset(),
@@ -102,7 +100,7 @@ impl Partition {
         let directory = if directory_noted { DirectoryNote::Durable } else { DirectoryNote::Unknown };
         Self {
             at,
-            replica: Replica::new(at, me, facts, high_watermark),
+            replica: Replica::new(Identity { at, me, broker_epoch, slot }, facts, high_watermark.unwrap_or(0)),
             log,
             aside,
             effects: VecDeque::new(),
@@ -183,7 +181,7 @@ impl Partition {
                 self.directory = DirectoryNote::Durable;
                 for held in std::mem::take(&mut self.held) {
                     match held {
-                        Held::Reply(id, outcome) => out.reply(self.at, id, outcome, self.belief()),
+                        Held::Reply(id, outcome) => out.reply(self.at, id, outcome, self.replica.wire_state()),
                         Held::ToLeader(leader, message) => out.to_leader(self.at, leader, message),
                     }
                 }

@@ -9,6 +9,7 @@ use protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicPar
 use crate::fatal::Fatal;
 use crate::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use crate::replica::input::{RequestId, SubscriptionId};
+use crate::replica::read::WireState;
 
 pub use super::note::Note;
 
@@ -53,23 +54,12 @@ pub struct Subscription {
     pub number: SubscriptionId,
 }
 
-/// What a replica believes; travels with every data answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Belief {
-    /// Leader epoch.
-    pub leader_epoch: LeaderEpoch,
-    /// None = not available yet in this epoch.
-    pub high_watermark: Option<u64>,
-    /// First offset.
-    pub log_start: u64,
-}
-
 /// The world around partitions.
 pub trait Outside {
     /// A produce is decided; what the replica believes goes with every answer.
-    fn reply(&mut self, at: TopicPartition, id: RequestId, outcome: ProduceOutcome, belief: Belief);
+    fn reply(&mut self, at: TopicPartition, id: RequestId, outcome: ProduceOutcome, state: WireState);
     /// A delete-records is decided.
-    fn delete_reply(&mut self, at: TopicPartition, id: RequestId, outcome: Result<u64, ErrorCode>, belief: Belief);
+    fn delete_reply(&mut self, at: TopicPartition, id: RequestId, outcome: Result<u64, ErrorCode>, state: WireState);
     /// Handshake answer to a follower.
     fn to_follower(&mut self, to: Subscription, message: ToFollower);
     /// Whether the stream of this subscription takes another push.

@@ -93,11 +93,12 @@ impl Partition {
     }
 
     fn push_out(&self, base: u64, batches: Bytes) -> PushOut {
+        let state = self.replica.wire_state();
         PushOut {
-            leader_epoch: self.replica.leader_epoch(),
+            leader_epoch: state.leader_epoch,
             base,
-            high_watermark: self.replica.known_high_watermark(),
-            log_start: self.log.start_offset(),
+            high_watermark: state.high_watermark,
+            log_start: state.log_start,
             batches,
         }
     }

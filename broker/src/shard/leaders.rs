@@ -1,15 +1,13 @@
-//! The leaders this shard follows: one stream each, the numbers that subscriptions have on the wire, and what waits for a
-//! stream to come up.
+//! The leaders this shard follows: one stream each, the subscriptions on it, and those that wait for it to come up.
 //!
-//! A replica numbers its subscriptions for itself; on the wire a number is unique in the process and grows, so that a
-//! leader can tell a later subscription from an earlier one whoever made it.
+//! Invariant: a subscription that was sent on a stream is reported lost exactly once when that stream ends; one that still
+//! waits goes on waiting.
 
 use protocol::ids::{BrokerId, TopicPartition};
 use protocol::rpc::convert::topic_id_bytes;
 use protocol::rpc::pb::replication::v1::{self as wire, follower_message::Message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use crate::replica::effect::ToLeader;
@@ -21,27 +19,20 @@ use crate::replication::follower::LeaderStream;
 struct Leader {
     stop: CancellationToken,
     stream: Option<Arc<LeaderStream>>,
-    /// On the wire -> here. Sent or waiting.
-    open: BTreeMap<u64, (TopicPartition, SubscriptionId)>,
-    waiting: BTreeMap<u64, Subscribe>,
+    /// Sent or waiting.
+    open: BTreeMap<SubscriptionId, TopicPartition>,
+    waiting: BTreeMap<SubscriptionId, Subscribe>,
 }
 
 /// All followed brokers of one shard.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Leaders {
-    /// Shared by all shards.
-    numbers: Arc<AtomicU64>,
     leaders: BTreeMap<BrokerId, Leader>,
-    wire: BTreeMap<(TopicPartition, SubscriptionId), u64>,
     /// Brokers for which a dialling task is to be started.
     wanted: BTreeSet<BrokerId>,
 }
 
 impl Leaders {
-    pub(super) fn new(numbers: Arc<AtomicU64>) -> Self {
-        Self { numbers, leaders: BTreeMap::new(), wire: BTreeMap::new(), wanted: BTreeSet::new() }
-    }
-
     /// Leaders that need a dialling task, with the token that stops it.
     pub(super) fn to_dial(&mut self) -> Vec<(BrokerId, CancellationToken)> {
         let wanted = std::mem::take(&mut self.wanted);
@@ -62,45 +53,40 @@ impl Leaders {
     pub(super) fn send(&mut self, at: TopicPartition, leader: BrokerId, message: ToLeader) {
         match message {
             ToLeader::Subscribe(subscribe) => self.subscribe(at, leader, subscribe),
-            ToLeader::Unsubscribe(subscription) => self.unsubscribe(at, leader, subscription),
-            ToLeader::Ack(ack) => self.ack(at, leader, &ack),
+            ToLeader::Unsubscribe(subscription) => self.unsubscribe(leader, subscription),
+            ToLeader::Ack(ack) => self.ack(leader, &ack),
         }
     }
 
     fn subscribe(&mut self, at: TopicPartition, leader: BrokerId, subscribe: Subscribe) {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        self.wire.insert((at, subscribe.subscription), number);
         let wanted = &mut self.wanted;
         let entry = self.leaders.entry(leader).or_insert_with(|| {
             wanted.insert(leader);
             Leader::default()
         });
-        entry.open.insert(number, (at, subscribe.subscription));
+        entry.open.insert(subscribe.subscription, at);
         match &entry.stream {
-            Some(stream) => stream.send(wire_subscribe(at, number, &subscribe)),
+            Some(stream) => stream.send(wire_subscribe(at, &subscribe)),
             None => {
-                entry.waiting.insert(number, subscribe);
+                entry.waiting.insert(subscribe.subscription, subscribe);
             }
         }
     }
 
-    fn unsubscribe(&mut self, at: TopicPartition, leader: BrokerId, subscription: SubscriptionId) {
-        let Some(number) = self.wire.remove(&(at, subscription)) else { return };
+    fn unsubscribe(&mut self, leader: BrokerId, subscription: SubscriptionId) {
         let Some(entry) = self.leaders.get_mut(&leader) else { return };
-        entry.open.remove(&number);
-        if entry.waiting.remove(&number).is_some() {
-            return;
-        }
-        if let Some(stream) = &entry.stream {
-            stream.send(Message::Unsubscribe(wire::Unsubscribe { subscription: number }));
+        let known = entry.open.remove(&subscription).is_some();
+        let sent = entry.waiting.remove(&subscription).is_none();
+        if let (true, true, Some(stream)) = (known, sent, &entry.stream) {
+            stream.send(Message::Unsubscribe(wire::Unsubscribe { subscription: subscription.0 }));
         }
     }
 
-    fn ack(&mut self, at: TopicPartition, leader: BrokerId, ack: &FollowerAck) {
-        let Some(number) = self.wire.get(&(at, ack.subscription)).copied() else { return };
-        let Some(stream) = self.leaders.get(&leader).and_then(|l| l.stream.as_ref()) else { return };
+    fn ack(&mut self, leader: BrokerId, ack: &FollowerAck) {
+        let Some(entry) = self.leaders.get(&leader) else { return };
+        let Some(stream) = entry.stream.as_ref().filter(|_| entry.open.contains_key(&ack.subscription)) else { return };
         let ack = wire::Ack {
-            subscription: number,
+            subscription: ack.subscription.0,
             leader_epoch: ack.leader_epoch.0,
             log_end: ack.log_end,
             durable_end: ack.durable_end,
@@ -113,31 +99,29 @@ impl Leaders {
     /// A stream stands: what waited is sent.
     pub(super) fn up(&mut self, leader: BrokerId, stream: Arc<LeaderStream>) {
         let Some(entry) = self.leaders.get_mut(&leader) else { return stream.outbox.close() };
-        for (number, subscribe) in std::mem::take(&mut entry.waiting) {
-            if let Some((at, _)) = entry.open.get(&number) {
-                stream.send(wire_subscribe(*at, number, &subscribe));
+        for (subscription, subscribe) in std::mem::take(&mut entry.waiting) {
+            if let Some(at) = entry.open.get(&subscription) {
+                stream.send(wire_subscribe(*at, &subscribe));
             }
         }
         entry.stream = Some(stream);
     }
 
-    /// No stream: returns the subscriptions that were lost with it. Those that still wait go on waiting.
+    /// No stream: returns the subscriptions that were lost with it.
     pub(super) fn down(&mut self, leader: BrokerId) -> Vec<(TopicPartition, SubscriptionId)> {
         let Some(entry) = self.leaders.get_mut(&leader) else { return Vec::new() };
         if entry.stream.take().is_none() {
             return Vec::new();
         }
-        let lost: Vec<_> = entry.open.iter().filter(|(n, _)| !entry.waiting.contains_key(n)).map(|(n, s)| (*n, *s)).collect();
-        for (number, key) in &lost {
-            entry.open.remove(number);
-            self.wire.remove(key);
-        }
-        lost.into_iter().map(|(_, key)| key).collect()
+        let waiting = &entry.waiting;
+        let lost: Vec<_> = entry.open.iter().filter(|(s, _)| !waiting.contains_key(s)).map(|(s, at)| (*at, *s)).collect();
+        entry.open.retain(|s, _| waiting.contains_key(s));
+        lost
     }
 
-    /// Whose subscription a number on the wire is.
-    pub(super) fn subscription(&self, leader: BrokerId, number: u64) -> Option<(TopicPartition, SubscriptionId)> {
-        self.leaders.get(&leader)?.open.get(&number).copied()
+    /// Whose subscription this is; None once it was given up.
+    pub(super) fn subscriber(&self, leader: BrokerId, subscription: SubscriptionId) -> Option<TopicPartition> {
+        self.leaders.get(&leader)?.open.get(&subscription).copied()
     }
 
     /// Pushed bytes have been taken in (or dropped): the leader may send as many more.
@@ -148,9 +132,9 @@ impl Leaders {
     }
 }
 
-fn wire_subscribe(at: TopicPartition, number: u64, subscribe: &Subscribe) -> Message {
+fn wire_subscribe(at: TopicPartition, subscribe: &Subscribe) -> Message {
     Message::Subscribe(wire::Subscribe {
-        subscription: number,
+        subscription: subscribe.subscription.0,
         topic_id: topic_id_bytes(at.topic),
         partition: at.partition,
         leader_epoch: subscribe.leader_epoch.0,
@@ -184,19 +168,21 @@ mod tests {
     }
 
     #[test]
-    fn equal_numbers_of_two_partitions_differ_on_the_wire_and_only_sent_ones_are_lost() {
-        let mut leaders = Leaders::new(Arc::default());
+    fn only_what_was_sent_on_a_stream_is_lost_with_it() {
+        let mut leaders = Leaders::default();
         let at = |partition| TopicPartition { topic: TopicId(uuid::Uuid::from_u128(1)), partition };
         let leader = BrokerId(2);
         leaders.send(at(0), leader, ToLeader::Subscribe(subscribe(1)));
-        leaders.send(at(1), leader, ToLeader::Subscribe(subscribe(1)));
+        leaders.send(at(1), leader, ToLeader::Subscribe(subscribe(2)));
         assert_eq!(leaders.to_dial().len(), 1, "one stream for both");
         assert!(leaders.down(leader).is_empty(), "nothing was sent on a stream that never stood");
         leaders.up(leader, Arc::default());
-        leaders.send(at(2), leader, ToLeader::Subscribe(subscribe(1)));
-        let lost = leaders.down(leader);
-        assert_eq!(lost.len(), 3);
+        leaders.send(at(2), leader, ToLeader::Subscribe(subscribe(3)));
+        assert_eq!(leaders.down(leader).len(), 3);
+        leaders.send(at(2), leader, ToLeader::Subscribe(subscribe(4)));
+        assert!(leaders.down(leader).is_empty(), "the stream was down already");
+        assert_eq!(leaders.subscriber(leader, SubscriptionId(4)), Some(at(2)), "it waits for the next stream");
         leaders.drop_idle();
-        assert_eq!(leaders.subscription(leader, 0), None);
+        assert_eq!(leaders.leaders.len(), 1);
     }
 }

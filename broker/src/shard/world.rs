@@ -25,10 +25,11 @@ use crate::lease_cell::LeaseCell;
 use crate::metrics::ShardMetrics;
 use crate::notes::NoteWriter;
 use crate::partition::note::Note;
-use crate::partition::outside::{Belief, IsrProposal, Outside, PushOut, Subscription};
+use crate::partition::outside::{IsrProposal, Outside, PushOut, Subscription};
 use crate::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use crate::replica::input::RequestId;
 use crate::replica::lease::{Guard, Lease};
+use crate::replica::read::WireState;
 use crate::replication::leader::FollowerStream;
 
 /// An open request.
@@ -103,7 +104,7 @@ impl World {
     }
 
     /// What every data answer carries.
-    pub(super) fn state(&self, belief: Belief, lease: Lease) -> data::DataState {
+    pub(super) fn state(&self, belief: WireState, lease: Lease) -> data::DataState {
         data::DataState {
             node_id: self.me.0,
             leader_epoch: belief.leader_epoch.0,
@@ -142,7 +143,7 @@ pub(crate) fn refusal(image: &MetadataImage, at: TopicPartition, code: ErrorCode
 }
 
 impl Outside for World {
-    fn reply(&mut self, at: TopicPartition, id: RequestId, outcome: ProduceOutcome, belief: Belief) {
+    fn reply(&mut self, at: TopicPartition, id: RequestId, outcome: ProduceOutcome, belief: WireState) {
         let Some(Open::Produce { reply, began, bytes }) = self.open.remove(&id) else { return };
         let now = self.lease.now();
         let (error, base_offset) = match outcome {
@@ -155,7 +156,7 @@ impl Outside for World {
         reply.send(data::ProduceResponse { correlation: 0, error, base_offset, state });
     }
 
-    fn delete_reply(&mut self, at: TopicPartition, id: RequestId, outcome: Result<u64, ErrorCode>, belief: Belief) {
+    fn delete_reply(&mut self, at: TopicPartition, id: RequestId, outcome: Result<u64, ErrorCode>, belief: WireState) {
         let Some(Open::Delete(reply)) = self.open.remove(&id) else { return };
         let state = self.state(belief, self.lease.get());
         let answer = outcome.map(|start| (start, state)).map_err(|code| refusal(&self.image, at, code));
