@@ -4,8 +4,8 @@
 //! Invariant: every ISR change gets exactly one result, "unknown" included, so that no replica waits for ever; at most one
 //! change per partition is under way because a replica has one at a time.
 
-use protocol::ids::{BrokerEpoch, BrokerId, PartitionEpoch, TopicPartition};
 use protocol::error::ErrorCode;
+use protocol::ids::{BrokerEpoch, BrokerId, PartitionEpoch, TopicPartition};
 use protocol::rpc::channel::lifecycle_client;
 use protocol::rpc::convert::{cluster_ref, topic_id, topic_id_bytes};
 use protocol::rpc::pb::lifecycle::v1 as wire;

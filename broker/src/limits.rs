@@ -47,3 +47,11 @@ pub const FLUSH_JOBS_TOGETHER: usize = 16;
 pub const REPORTS_PER_REQUEST: usize = 10_000;
 /// Time for one such request, all attempts, ms: a new active controller is told anew in any case.
 pub const REPORT_DEADLINE_MS: u64 = 5_000;
+/// Registry notes that one sync makes durable at most: a broker that opens thousands of partitions syncs a few times.
+pub const NOTES_PER_SYNC: usize = 4_096;
+/// Readers that wait for news of one partition at most; more of them poll.
+pub const WAITERS_PER_PARTITION: usize = 10_000;
+/// Time between rounds of housekeeping in a shard, ms: half of the second in which an idle log's end mark must be durable.
+pub const HOUSEKEEPING_MS: u64 = 500;
+/// Time between checkpoints of high watermarks, ms: what a restart may have to learn again from the ISR.
+pub const CHECKPOINT_MS: u64 = 5_000;

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a shard hears of a note only when it is durable. A failed write or sync stops the process.
 
-use log::registry::{Event, Registry};
+use log::registry::{Event, PartitionKey, Policy, Registry};
 use protocol::ids::TopicPartition;
 use protocol::metadata::configs::FlushPolicy;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,6 +18,7 @@ use crate::shard::message::Control;
 enum Order {
     Note(TopicPartition, Note, ShardSender),
     SetAside(TopicPartition),
+    Removed(TopicPartition),
 }
 
 /// Hands notes to the writer. Cheap to clone.
@@ -47,6 +48,11 @@ impl NoteWriter {
         self.send(Order::SetAside(at));
     }
 
+    /// The partition's data were deleted by a committed fact.
+    pub fn removed(&self, at: TopicPartition) {
+        self.send(Order::Removed(at));
+    }
+
     fn send(&self, order: Order) {
         self.orders.send(order).expect("the writer outlives every sender, or has stopped the process");
     }
@@ -57,7 +63,7 @@ fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
         let mut batch = vec![first];
         batch.extend(queue.try_iter().take(limits::NOTES_PER_SYNC - 1));
         let events: Vec<_> = batch.iter().map(event).collect();
-        if let Err(error) = registry.append(&events) {
+        if let Err(error) = registry.record(&events) {
             return halt.halt(&Fatal::Disk(format!("partition registry: {error}")));
         }
         for order in batch {
@@ -65,5 +71,44 @@ fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
                 shard.control(Control::Noted { at, note });
             }
         }
+    }
+    if let Err(error) = registry.close() {
+        halt.halt(&Fatal::Disk(format!("closing the partition registry: {error}")));
+    }
+}
+
+fn event(order: &Order) -> (PartitionKey, Event) {
+    let (at, event) = match order {
+        Order::Note(at, Note::Directory, _) => (at, Event::DirCreated),
+        Order::Note(at, Note::Policy(policy), _) => (at, Event::PolicyNoted(stored_policy(*policy))),
+        Order::SetAside(at) => (at, Event::SetAside),
+        Order::Removed(at) => (at, Event::Removed),
+    };
+    (key(*at), event)
+}
+
+/// The registry's name of a partition.
+#[must_use]
+pub fn key(at: TopicPartition) -> PartitionKey {
+    PartitionKey { topic: at.topic.0, partition: at.partition }
+}
+
+/// A policy as the registry stores it.
+#[must_use]
+pub fn stored_policy(policy: FlushPolicy) -> Policy {
+    match policy {
+        FlushPolicy::Sync => Policy::Sync,
+        FlushPolicy::Interval => Policy::Interval,
+        FlushPolicy::Os => Policy::Os,
+    }
+}
+
+/// A policy as the registry has it.
+#[must_use]
+pub fn noted_policy(policy: Policy) -> FlushPolicy {
+    match policy {
+        Policy::Sync => FlushPolicy::Sync,
+        Policy::Interval => FlushPolicy::Interval,
+        Policy::Os => FlushPolicy::Os,
     }
 }

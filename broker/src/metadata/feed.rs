@@ -5,10 +5,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::Bytes;
-use protocol::ids::BatchNo;
+use protocol::ids::{BatchNo, TopicId};
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::delta::Delta;
 use protocol::metadata::image::MetadataImage;
+use protocol::metadata::record::Fact;
 mod snapshot {
     pub(super) fn decode(_: &[bytes::Bytes]) -> Result<protocol::metadata::image::MetadataImage, String> {
         Err("SHIM".into())
@@ -16,13 +17,24 @@ mod snapshot {
 }
 use protocol::rpc::pb::metadata::v1::{FeedBatch, FeedItem, FeedSnapshot, feed_item::Item};
 
+use std::collections::BTreeSet;
+
 use crate::limits;
+
+/// What separates an image from the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Where to look.
+    pub delta: Delta,
+    /// Topics named by `TopicPurged` facts. Never derived from a difference of images: only such a fact removes data.
+    pub purged: BTreeSet<TopicId>,
+}
 
 /// What an item led to.
 #[derive(Debug)]
 pub enum Fed {
     /// A new image, and what it changed.
-    Image(Box<MetadataImage>, Delta),
+    Image(Box<MetadataImage>, Change),
     /// Nothing new; the source stands at this batch number.
     Position(BatchNo),
     /// Part of a snapshot.
@@ -98,7 +110,7 @@ impl FeedReader {
             return Err(FeedFault::Halt(parted(image.batch_no, image.chain_hash, new.chain_hash)));
         }
         let delta = Delta::between(image, &new);
-        Ok(Fed::Image(Box::new(new), delta))
+        Ok(Fed::Image(Box::new(new), Change { delta, purged: BTreeSet::new() }))
     }
 }
 
@@ -116,13 +128,17 @@ fn take_batch(image: &MetadataImage, item: &FeedBatch) -> Result<Fed, FeedFault>
     if new.chain_hash != item.chain_hash {
         return Err(FeedFault::Halt(parted(new.batch_no, new.chain_hash, item.chain_hash)));
     }
-    Ok(Fed::Image(Box::new(new), delta))
+    let purged = batch.facts.iter().filter_map(|fact| match fact {
+        Fact::TopicPurged(purged) => Some(purged.topic),
+        _ => None,
+    });
+    Ok(Fed::Image(Box::new(new), Change { delta, purged: purged.collect() }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::metadata::record::{ClusterFormed, ConfigResource, ConfigSet, Fact};
+    use protocol::metadata::record::{ClusterFormed, ConfigResource, ConfigSet};
     use protocol::rpc::pb::metadata::v1::FeedPosition;
     use uuid::Uuid;
 
@@ -151,7 +167,7 @@ mod tests {
     fn batches_build_the_image() {
         let (item, expected) = next(&MetadataImage::default(), formed());
         let fed = FeedReader::default().take(&MetadataImage::default(), item).expect("the first batch");
-        assert!(matches!(fed, Fed::Image(image, delta) if *image == expected && delta.cluster));
+        assert!(matches!(fed, Fed::Image(image, change) if *image == expected && change.delta.cluster));
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 use arc_swap::ArcSwap;
 use protocol::ids::{BatchNo, BrokerId};
-use protocol::metadata::delta::Delta;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{Endpoint, METADATA_VERSION_MAX};
 use protocol::rpc::channel::{Traffic, metadata_client};
@@ -16,12 +15,12 @@ use protocol::rpc::pb::metadata::v1::{FeedItem, FollowRequest};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-use super::feed::{Fed, FeedFault, FeedReader};
+use super::feed::{Change, Fed, FeedFault, FeedReader};
 use crate::fatal::{Fatal, Halt};
 use crate::limits;
 use crate::link::{Controllers, jittered};
@@ -62,7 +61,7 @@ impl Images {
 /// Who must have taken an image before it is published: the shards.
 pub trait ImageSink: Send + Sync + 'static {
     /// Hands over an image and what it changed; resolves once it is taken.
-    fn take(&self, image: Arc<MetadataImage>, delta: Arc<Delta>) -> impl Future<Output = ()> + Send;
+    fn take(&self, image: Arc<MetadataImage>, change: Arc<Change>) -> impl Future<Output = ()> + Send;
 }
 
 /// The follower and what it needs.
@@ -76,9 +75,9 @@ pub struct Follower<S> {
     pub controllers: Controllers,
     /// Where images are published.
     pub images: Arc<Images>,
-    /// Highest committed batch number heard in heartbeat answers.
-    pub committed: watch::Receiver<BatchNo>,
-    /// How long the image may stay behind `committed` before the source is changed: one session timeout.
+    /// Rung when this source stays behind what is committed.
+    pub change_source: Arc<Notify>,
+    /// How long a source may take to answer: one session timeout.
     pub patience: Duration,
     /// Takes images first.
     pub sink: S,
@@ -88,7 +87,7 @@ pub struct Follower<S> {
 
 impl<S: ImageSink> Follower<S> {
     /// Follows until stopped.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
         let mut turn = usize::try_from(self.node.0).unwrap_or(0);
         let mut pause = Duration::from_millis(limits::RETRY_PAUSE_MS_MIN);
         while !stop.is_cancelled() {
@@ -138,30 +137,18 @@ impl<S: ImageSink> Follower<S> {
         }
     }
 
-    async fn follow(&mut self, source: &Endpoint) -> FeedFault {
+    async fn follow(&self, source: &Endpoint) -> FeedFault {
         let mut stream = match self.open(source).await {
             Ok(stream) => stream,
             Err(fault) => return fault,
         };
         let mut reader = FeedReader::default();
-        let mut committed = self.committed.clone();
-        let mut behind_since = None;
-        let mut check = tokio::time::interval(self.patience / 4);
         loop {
             let item = tokio::select! {
                 biased;
                 item = stream.message() => item,
-                changed = committed.changed(), if behind_since.is_none() => {
-                    if changed.is_err() {
-                        return FeedFault::Switch("this broker is stopping".into());
-                    }
-                    continue;
-                }
-                _ = check.tick() => {
-                    if self.stays_behind(&mut behind_since) {
-                        return FeedFault::Switch("it stays behind the active controller".into());
-                    }
-                    continue;
+                () = self.change_source.notified() => {
+                    return FeedFault::Switch("it stays behind the active controller".into());
                 }
             };
             match item {
@@ -176,19 +163,9 @@ impl<S: ImageSink> Follower<S> {
         }
     }
 
-    fn stays_behind(&self, since: &mut Option<tokio::time::Instant>) -> bool {
-        let committed = *self.committed.borrow();
-        if self.images.load().batch_no >= committed {
-            *since = None;
-            return false;
-        }
-        let began = *since.get_or_insert_with(tokio::time::Instant::now);
-        began.elapsed() >= self.patience
-    }
-
     async fn take(&self, reader: &mut FeedReader, item: FeedItem) -> Result<(), FeedFault> {
         let image = self.images.load();
-        let Fed::Image(new, delta) = reader.take(&image, item)? else { return Ok(()) };
+        let Fed::Image(new, change) = reader.take(&image, item)? else { return Ok(()) };
         if new.cluster.is_formed() && new.cluster.cluster_id != self.cluster_id {
             return Err(FeedFault::Halt(format!(
                 "this directory belongs to cluster {}, the feed to cluster {}",
@@ -196,7 +173,7 @@ impl<S: ImageSink> Follower<S> {
             )));
         }
         let new: Arc<MetadataImage> = Arc::from(new);
-        self.sink.take(new.clone(), Arc::new(delta)).await;
+        self.sink.take(new.clone(), Arc::new(change)).await;
         self.images.publish(new);
         Ok(())
     }

@@ -164,7 +164,7 @@ impl Partition {
     /// Copies what is about to be cut into a file of its own, durably: an unclean election overruled it, an operator may
     /// still want it.
     fn keep_tail(&self, from: u64) -> Result<(), Fatal> {
-        crate::strays::keep_tail(&self.log, &self.aside, self.at, from).map_err(|e| self.disk("copy of a cut tail", &e))
+        crate::strays::keep_tail(&self.log, &self.data, self.at, from).map_err(|e| self.disk("copy of a cut tail", &e))
     }
 }
 

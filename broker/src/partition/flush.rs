@@ -5,8 +5,8 @@
 
 use log::{Flushed, LogError};
 
-use super::outside::Outside;
 use super::Partition;
+use super::outside::Outside;
 use crate::replica::input::Input;
 use crate::replica::lease::Now;
 

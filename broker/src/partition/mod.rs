@@ -13,25 +13,27 @@ pub mod note;
 pub mod outside;
 mod pump;
 mod read;
-#[cfg(test)]
-mod tests;
 
 use bytes::Bytes;
+use log::data_dir::DataDir;
+use log::retention::{self, RetentionLimits};
 use log::{Log, LogConfig, LogError};
+use protocol::error::ErrorCode;
 use protocol::ids::{BrokerEpoch, BrokerId, TopicPartition};
+use protocol::metadata::configs::{FlushPolicy, TopicConfig};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::fatal::Fatal;
 use crate::replica::effect::{Effect, ProduceOutcome, ToLeader};
-use crate::replica::input::{Input, RequestId};
-use crate::replica::{Identity, LogFacts, Now, Replica};
+use crate::replica::input::{Input, Produce, RequestId};
+use crate::replica::{Identity, LogFacts, Now, Replica, RoleName};
 use flush::FlushState;
 use note::Note;
 use outside::Outside;
 use pump::Pumps;
 
-pub use read::OffsetQuestion;
+pub use read::{OffsetQuestion, end_of};
 
 /// What is needed to take a partition over from recovery (or to begin an empty one).
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub struct Opened {
     /// Its log.
     pub log: Log,
     /// The policy durably noted, None = never.
-    pub noted_policy: Option<protocol::metadata::configs::FlushPolicy>,
+    pub noted_policy: Option<FlushPolicy>,
     /// The registry knows that its directory exists.
     pub directory_noted: bool,
     /// Part of the log was set aside as damaged.
@@ -71,8 +73,8 @@ pub struct Partition {
     at: TopicPartition,
     log: Log,
     replica: Replica,
-    /// Directory for tails that an unclean election overruled.
-    aside: PathBuf,
+    /// Where tails that an unclean election overruled are kept.
+    data: Arc<DataDir>,
     effects: VecDeque<Effect>,
     scratch: Vec<Effect>,
     /// Batches of the request or push being stepped, in order, each with its base offset once known.
@@ -87,7 +89,7 @@ pub struct Partition {
 impl Partition {
     /// Takes a recovered (or empty) log, for one broker registration. `slot` as [`Identity::slot`].
     #[must_use]
-    pub fn new(me: BrokerId, broker_epoch: BrokerEpoch, slot: u32, opened: Opened, aside: PathBuf) -> Self {
+    pub fn new(me: BrokerId, broker_epoch: BrokerEpoch, slot: u32, opened: Opened, data: Arc<DataDir>) -> Self {
         let Opened { at, log, noted_policy, directory_noted, damaged, high_watermark } = opened;
         let facts = LogFacts {
             start: log.start_offset(),
@@ -102,7 +104,7 @@ impl Partition {
             at,
             replica: Replica::new(Identity { at, me, broker_epoch, slot }, facts, high_watermark.unwrap_or(0)),
             log,
-            aside,
+            data,
             effects: VecDeque::new(),
             scratch: Vec::new(),
             hand: VecDeque::new(),
@@ -158,6 +160,46 @@ impl Partition {
         self.hand.clear();
     }
 
+    /// An application's batch. Room on disk is made sure of before the replica may give it an offset.
+    pub fn produce(&mut self, request: Produce, batch: Bytes, now: Now, out: &mut dyn Outside) {
+        if self.dead {
+            return;
+        }
+        if matches!(self.replica.role(), RoleName::Leader(_)) {
+            match self.log.make_ready(batch.len()) {
+                Ok(()) => {}
+                Err(LogError::DiskFull { .. }) => {
+                    let outcome = ProduceOutcome::Refused(ErrorCode::DiskFull);
+                    return out.reply(self.at, request.id, outcome, self.replica.wire_state());
+                }
+                Err(error) => {
+                    let fatal = self.disk("making room", &error);
+                    return self.die(fatal, out);
+                }
+            }
+        }
+        self.step_with(Input::Produce(request), VecDeque::from([batch]), now, out);
+    }
+
+    /// Retention: rolls a segment that is old enough and proposes a new log start where this replica leads.
+    pub fn retain(&mut self, config: &TopicConfig, wall_ms: i64, now: Now, out: &mut dyn Outside) {
+        if self.dead || !matches!(self.replica.role(), RoleName::Leader(_)) {
+            return;
+        }
+        let older_than = wall_ms.saturating_sub(i64::try_from(config.segment_ms).unwrap_or(i64::MAX));
+        if let Err(error) = self.log.roll_if_older(older_than)
+            && !matches!(error, LogError::DiskFull { .. })
+        {
+            let fatal = self.disk("roll", &error);
+            return self.die(fatal, out);
+        }
+        let limits = RetentionLimits { max_age_ms: config.retention_ms, max_bytes: config.retention_bytes };
+        let highest = self.replica.retention_limit();
+        if let Some(upto) = retention::new_start(&self.log.segments(), &limits, wall_ms, highest) {
+            self.step(Input::Retain { upto }, now, out);
+        }
+    }
+
     /// What a turn of the loop leaves to do: start a flush, feed followers. Call after the inputs of a turn.
     pub fn settle(&mut self, now: Now, out: &mut dyn Outside) {
         if self.dead {
@@ -197,20 +239,19 @@ impl Partition {
         self.log.close_clean()
     }
 
-    /// Ends this partition without touching its files further (they are about to be set aside).
-    #[must_use]
-    pub fn into_log(self) -> Log {
-        self.log
+    /// Takes the topic's settings for what is appended from now on.
+    pub fn configure(&mut self, config: LogConfig) {
+        self.log.reconfigure(config);
     }
 }
 
 /// Settings of a partition's log out of its topic's configs.
 #[must_use]
-pub fn log_config(config: &protocol::metadata::configs::TopicConfig) -> LogConfig {
+pub fn log_config(config: &TopicConfig) -> LogConfig {
     LogConfig {
         segment_bytes: config.segment_bytes,
         max_batch_bytes: protocol::batch::limits::MAX_BATCH_BYTES_CEILING,
-        preallocate: config.flush_policy == protocol::metadata::configs::FlushPolicy::Sync,
+        preallocate: config.flush_policy == FlushPolicy::Sync,
         ..LogConfig::default()
     }
 }

@@ -87,7 +87,8 @@ impl Partition {
 }
 
 /// Offset after the last of concatenated whole batches.
-pub(super) fn end_of(batches: &Bytes) -> Option<u64> {
+#[must_use]
+pub fn end_of(batches: &Bytes) -> Option<u64> {
     protocol::batch::batches(batches)
         .filter_map(Result::ok)
         .last()

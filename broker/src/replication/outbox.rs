@@ -7,6 +7,7 @@ use futures_util::Stream;
 use parking_lot::Mutex;
 use protocol::rpc::pb::replication::v1 as wire;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -71,7 +72,6 @@ impl Merged for MergedAdvances {
     }
 }
 
-#[derive(Debug)]
 struct State<M: Merged> {
     queue: VecDeque<M::Message>,
     merged: M,
@@ -79,10 +79,16 @@ struct State<M: Merged> {
 }
 
 /// The sending half of a stream, shared by whoever has something to send on it.
-#[derive(Debug)]
 pub struct Outbox<M: Merged> {
     state: Mutex<State<M>>,
     wake: Notify,
+}
+
+impl<M: Merged> fmt::Debug for Outbox<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Outbox").field("queued", &state.queue.len()).field("closed", &state.closed).finish()
+    }
 }
 
 impl<M: Merged> Default for Outbox<M> {
@@ -157,7 +163,8 @@ mod tests {
             outbox.merge(|m| m.ack(ack(7, end)));
             outbox.merge(|m| m.credit(100));
         }
-        outbox.push(wire::FollowerMessage { message: Some(Message::Unsubscribe(wire::Unsubscribe { subscription: 1 })) });
+        outbox
+            .push(wire::FollowerMessage { message: Some(Message::Unsubscribe(wire::Unsubscribe { subscription: 1 })) });
         outbox.close();
         let sent: Vec<_> = outbox.messages().filter_map(|m| async { m.message }).collect().await;
         assert!(matches!(sent[0], Message::Unsubscribe(_)), "the queue goes first");

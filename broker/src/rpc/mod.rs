@@ -2,3 +2,4 @@
 //! nothing here decides.
 
 pub mod admin;
+pub mod replication;

@@ -114,9 +114,15 @@ impl Leaders {
             return Vec::new();
         }
         let waiting = &entry.waiting;
-        let lost: Vec<_> = entry.open.iter().filter(|(s, _)| !waiting.contains_key(s)).map(|(s, at)| (*at, *s)).collect();
+        let lost: Vec<_> =
+            entry.open.iter().filter(|(s, _)| !waiting.contains_key(s)).map(|(s, at)| (*at, *s)).collect();
         entry.open.retain(|s, _| waiting.contains_key(s));
         lost
+    }
+
+    /// This subscription is over on our side; the leader is told.
+    pub(super) fn drop_subscription(&mut self, leader: BrokerId, subscription: SubscriptionId) {
+        self.unsubscribe(leader, subscription);
     }
 
     /// Whose subscription this is; None once it was given up.

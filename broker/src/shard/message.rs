@@ -7,14 +7,14 @@ use bytes::Bytes;
 use log::{Flushed, LogError};
 use protocol::batch::BatchInfo;
 use protocol::error::ApiError;
-use protocol::ids::{BrokerId, LeaderEpoch, Millis, TopicPartition};
-use protocol::metadata::delta::Delta;
+use protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, TopicPartition};
 use protocol::metadata::image::MetadataImage;
 use protocol::rpc::pb::data::v1 as data;
 use protocol::rpc::pb::replication::v1 as wire;
 use std::sync::{Arc, Weak};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
+use crate::metadata::feed::Change;
 use crate::partition::note::Note;
 use crate::replica::input::{Acks, IsrOutcome};
 use crate::replication::follower::LeaderStream;
@@ -28,10 +28,12 @@ pub enum Control {
         /// The image.
         image: Arc<MetadataImage>,
         /// Where to look.
-        delta: Arc<Delta>,
+        change: Arc<Change>,
         /// Told when taken.
         done: oneshot::Sender<()>,
     },
+    /// The broker is registered under this epoch.
+    Registered(BrokerEpoch),
     /// A flush ended.
     Flushed {
         /// Whose.

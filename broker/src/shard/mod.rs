@@ -5,10 +5,12 @@
 //! inside a turn. Invariant: a partition belongs to exactly one shard, by its id alone.
 
 mod fetch;
+mod housekeeping;
 mod images;
 mod leaders;
 pub mod message;
 mod run;
+mod streams;
 mod world;
 
 use protocol::ids::TopicPartition;

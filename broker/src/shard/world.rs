@@ -7,7 +7,7 @@
 use protocol::error::{ApiError, ErrorCode, Hint};
 use protocol::ids::{BrokerId, TopicPartition};
 use protocol::metadata::image::MetadataImage;
-use protocol::rpc::convert::{known_or_minus_one, topic_id_bytes};
+use protocol::rpc::convert::known_or_minus_one;
 use protocol::rpc::pb::common::v1 as common;
 use protocol::rpc::pb::data::v1 as data;
 use protocol::rpc::pb::replication::v1::{self as wire, leader_message};
@@ -27,7 +27,7 @@ use crate::notes::NoteWriter;
 use crate::partition::note::Note;
 use crate::partition::outside::{IsrProposal, Outside, PushOut, Subscription};
 use crate::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
-use crate::replica::input::RequestId;
+use crate::replica::input::{RequestId, SubscriptionId};
 use crate::replica::lease::{Guard, Lease};
 use crate::replica::read::WireState;
 use crate::replication::leader::FollowerStream;
@@ -49,6 +49,7 @@ pub(super) struct World {
     pub(super) open: BTreeMap<RequestId, Open>,
     next_request: u64,
     pub(super) followers: BTreeMap<Subscription, Arc<FollowerStream>>,
+    on_stream: BTreeMap<(u64, SubscriptionId), Subscription>,
     pub(super) leaders: Leaders,
     pub(super) waiters: BTreeMap<TopicPartition, Vec<Weak<Notify>>>,
     pub(super) checkpoints: BTreeMap<TopicPartition, u64>,
@@ -83,6 +84,7 @@ impl World {
             open: BTreeMap::new(),
             next_request: 0,
             followers: BTreeMap::new(),
+            on_stream: BTreeMap::new(),
             leaders: parts.leaders,
             waiters: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
@@ -101,6 +103,38 @@ impl World {
         let id = RequestId(self.next_request);
         self.open.insert(id, open);
         id
+    }
+
+    /// A follower's subscription lives on this stream.
+    pub(super) fn follow(&mut self, to: Subscription, stream: Arc<FollowerStream>) {
+        self.on_stream.insert((stream.id, to.number), to);
+        if let Some(former) = self.followers.insert(to, stream) {
+            let id = former.id;
+            if self.followers.get(&to).is_some_and(|now| now.id != id) {
+                self.on_stream.remove(&(id, to.number));
+            }
+        }
+    }
+
+    pub(super) fn unfollow(&mut self, to: Subscription) {
+        if let Some(stream) = self.followers.remove(&to) {
+            self.on_stream.remove(&(stream.id, to.number));
+        }
+    }
+
+    pub(super) fn subscription(&self, stream: u64, number: SubscriptionId) -> Option<Subscription> {
+        self.on_stream.get(&(stream, number)).copied()
+    }
+
+    pub(super) fn subscriptions_on(&self, stream: u64) -> Vec<Subscription> {
+        let all = (stream, SubscriptionId(0))..=(stream, SubscriptionId(u64::MAX));
+        self.on_stream.range(all).map(|(_, to)| *to).collect()
+    }
+
+    /// Credit came back: whatever is fed on this stream may have more to send.
+    pub(super) fn touch_followed_on(&mut self, stream: u64) {
+        let all = (stream, SubscriptionId(0))..=(stream, SubscriptionId(u64::MAX));
+        self.touched.extend(self.on_stream.range(all).map(|(_, to)| to.at));
     }
 
     /// What every data answer carries.
@@ -241,9 +275,4 @@ fn wire_handshake(subscription: u64, message: ToFollower) -> leader_message::Mes
             Message::Refused(wire::Refused { subscription, error: Some(error.into()) })
         }
     }
-}
-
-/// A partition that a topic description or an answer names.
-pub(super) fn named(at: TopicPartition) -> data::FetchedPartition {
-    data::FetchedPartition { topic_id: topic_id_bytes(at.topic), partition: at.partition, ..Default::default() }
 }

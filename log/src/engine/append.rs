@@ -28,6 +28,14 @@ impl Log {
         self.shared.guard(result)
     }
 
+    /// Sees to it that an append of `len` bytes will find room, before an offset is given to it.
+    /// Errors: `DiskFull` (the log is as before), I/O errors.
+    pub fn make_ready(&mut self, len: usize) -> Result<(), LogError> {
+        self.shared.check()?;
+        let result = self.make_room(len as u64);
+        self.shared.guard(result)
+    }
+
     fn check_next(&self, base_offset: u64, batch: &[u8]) -> Result<Header, LogError> {
         let header = Header::parse(batch)?;
         let (have, need) = (batch.len(), header.total_len());

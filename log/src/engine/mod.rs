@@ -154,6 +154,11 @@ impl Log {
         Ok((log, recovery))
     }
 
+    /// Takes other settings for what is appended from now on; files that exist stay as they are.
+    pub fn reconfigure(&mut self, config: LogConfig) {
+        self.config = config.checked();
+    }
+
     /// First offset that may be read.
     pub fn start_offset(&self) -> u64 {
         self.start

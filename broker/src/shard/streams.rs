@@ -1,0 +1,211 @@
+//! Replication messages of a shard: from followers' streams to the leading replicas, from leaders' streams to the
+//! following ones.
+//!
+//! Invariant: a pushed batch is checked (crc, counts) before a replica hears of it, and its credit goes back whatever
+//! becomes of it.
+
+use bytes::Bytes;
+use protocol::batch::{self, Origin};
+use protocol::error::ErrorCode;
+use protocol::ids::{BrokerId, LeaderEpoch, TopicPartition};
+use protocol::metadata::configs::FlushPolicy;
+use protocol::rpc::pb::replication::v1::{self as wire, leader_message::Message};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::message::{FollowerEvent, LeaderEvent};
+use super::run::Shard;
+use crate::partition::outside::{Outside, Subscription};
+use crate::replica::effect::ToFollower;
+use crate::replica::input::{BatchSpan, FollowerAck, Input, Pushed, Subscribe, SubscriptionId};
+use crate::replication::follower::LeaderDialer;
+use crate::replication::leader::FollowerStream;
+
+impl Shard {
+    pub(super) fn from_follower(&mut self, stream: &Arc<FollowerStream>, event: FollowerEvent) {
+        match event {
+            FollowerEvent::Subscribe { at, message } => self.subscribe(stream, at, &message),
+            FollowerEvent::Unsubscribe(number) => {
+                if let Some(to) = self.world.subscription(stream.id, SubscriptionId(number)) {
+                    self.unsubscribed(to);
+                }
+            }
+            FollowerEvent::Acks(acks) => {
+                for ack in acks {
+                    self.acknowledged(stream, &ack);
+                }
+                self.world.touch_followed_on(stream.id);
+            }
+            FollowerEvent::Credit => self.world.touch_followed_on(stream.id),
+            FollowerEvent::Closed => {
+                for to in self.world.subscriptions_on(stream.id) {
+                    self.unsubscribed(to);
+                }
+            }
+        }
+    }
+
+    fn subscribe(&mut self, stream: &Arc<FollowerStream>, at: TopicPartition, message: &wire::Subscribe) {
+        let number = SubscriptionId(message.subscription);
+        let to = Subscription { at, follower: stream.broker, number };
+        self.world.follow(to, stream.clone());
+        let subscribe = Subscribe {
+            follower: stream.broker,
+            broker_epoch: stream.broker_epoch,
+            subscription: number,
+            leader_epoch: LeaderEpoch(message.leader_epoch),
+            log_start: message.log_start,
+            log_end: message.log_end,
+            durable_end: message.durable_end,
+            last_epoch: u32::try_from(message.last_epoch).ok().map(LeaderEpoch),
+            noted_policy: FlushPolicy::from_wire(message.noted_policy),
+        };
+        if !self.step(at, Input::Subscribe(subscribe)) {
+            let code = self.absent(at).code;
+            // A follower may know a newer image than this broker: it asks again.
+            let code = if code == ErrorCode::UnknownTopic { ErrorCode::UnknownLeaderEpoch } else { code };
+            self.world.to_follower(to, ToFollower::Refused(code));
+            self.world.unfollow(to);
+        }
+    }
+
+    fn unsubscribed(&mut self, to: Subscription) {
+        self.step(to.at, Input::Unsubscribed { follower: to.follower, subscription: to.number });
+        self.world.unfollow(to);
+    }
+
+    fn acknowledged(&mut self, stream: &FollowerStream, ack: &wire::Ack) {
+        let Some(to) = self.world.subscription(stream.id, SubscriptionId(ack.subscription)) else { return };
+        let ack = FollowerAck {
+            follower: stream.broker,
+            broker_epoch: stream.broker_epoch,
+            subscription: to.number,
+            leader_epoch: LeaderEpoch(ack.leader_epoch),
+            log_start: ack.log_start,
+            log_end: ack.log_end,
+            durable_end: ack.durable_end,
+            noted_policy: FlushPolicy::from_wire(ack.noted_policy),
+        };
+        self.step(to.at, Input::Ack(ack));
+    }
+
+    pub(super) fn from_leader(&mut self, leader: BrokerId, event: LeaderEvent) {
+        match event {
+            LeaderEvent::Up(stream) => self.world.leaders.up(leader, stream),
+            LeaderEvent::Message(message) => self.leader_says(leader, *message),
+            LeaderEvent::Down => {
+                for (at, subscription) in self.world.leaders.down(leader) {
+                    self.step(at, Input::StreamLost { subscription });
+                }
+            }
+        }
+    }
+
+    fn leader_says(&mut self, leader: BrokerId, message: Message) {
+        let (number, input) = match message {
+            Message::Push(push) => return self.pushed(leader, push),
+            Message::Started(m) => (m.subscription, started(&m)),
+            Message::Diverged(m) => (m.subscription, diverged(&m)),
+            Message::BeginAt(m) => (m.subscription, begin_at(&m)),
+            Message::Advance(m) => (m.subscription, advance(&m)),
+            Message::Refused(m) => {
+                let code = m.error.map_or(ErrorCode::Internal, |e| ErrorCode::from_wire(e.code));
+                (m.subscription, Input::Refused { subscription: SubscriptionId(m.subscription), code })
+            }
+            Message::Welcome(_) => return,
+        };
+        if let Some(at) = self.world.leaders.subscriber(leader, SubscriptionId(number)) {
+            self.step(at, input);
+        }
+    }
+
+    fn pushed(&mut self, leader: BrokerId, push: wire::Push) {
+        self.world.leaders.credit(leader, push.batches.len());
+        let subscription = SubscriptionId(push.subscription);
+        let Some(at) = self.world.leaders.subscriber(leader, subscription) else { return };
+        self.world.metrics.replicated(push.batches.len());
+        let Some((spans, hand)) = checked(&push.batches) else {
+            tracing::error!(partition = %at, %leader, base = push.base_offset, "a pushed batch is corrupt: subscribing anew");
+            self.world.leaders.drop_subscription(leader, subscription);
+            self.step(at, Input::StreamLost { subscription });
+            return;
+        };
+        if spans.is_empty() {
+            return;
+        }
+        let input = Input::Pushed(Pushed {
+            subscription,
+            leader_epoch: LeaderEpoch(push.leader_epoch),
+            batches: spans,
+            high_watermark: u64::try_from(push.high_watermark).ok(),
+            log_start: push.log_start,
+        });
+        self.step_with(at, input, hand);
+    }
+
+    /// Starts a dialling task for each leader that has none.
+    pub(super) fn dial_leaders(&mut self) {
+        let Some(my_epoch) = self.epoch else { return };
+        for (leader, stop) in self.world.leaders.to_dial() {
+            let dialer = LeaderDialer {
+                leader,
+                me: self.me,
+                my_epoch,
+                images: self.images.clone(),
+                dialer: self.dialer.clone(),
+                shard: self.world.shard.clone(),
+            };
+            tokio::spawn(dialer.run(stop));
+        }
+    }
+}
+
+/// Splits a push into batches, each checked. None: one of them is bad.
+fn checked(batches: &Bytes) -> Option<(Vec<BatchSpan>, VecDeque<Bytes>)> {
+    let limits = batch::Limits::with_max_batch_bytes(batch::limits::MAX_BATCH_BYTES_CEILING);
+    let (mut spans, mut hand) = (Vec::new(), VecDeque::new());
+    for one in batch::batches(batches) {
+        let one = one.ok()?;
+        let info = batch::check(&one, &limits, Origin::Cluster).ok()?;
+        let epoch = LeaderEpoch(info.header.leader_epoch?);
+        spans.push(BatchSpan { base: info.header.base_offset, end: info.header.next_offset(), epoch });
+        hand.push_back(one);
+    }
+    Some((spans, hand))
+}
+
+fn started(m: &wire::Started) -> Input {
+    Input::Started {
+        subscription: SubscriptionId(m.subscription),
+        leader_epoch: LeaderEpoch(m.leader_epoch),
+        from: m.from_offset,
+        high_watermark: u64::try_from(m.high_watermark).ok(),
+        log_start: m.log_start,
+    }
+}
+
+fn diverged(m: &wire::Diverged) -> Input {
+    Input::Diverged {
+        subscription: SubscriptionId(m.subscription),
+        leader_epoch: LeaderEpoch(m.leader_epoch),
+        epoch: u32::try_from(m.epoch).ok().map(LeaderEpoch),
+        end: m.end_offset,
+    }
+}
+
+fn begin_at(m: &wire::BeginAt) -> Input {
+    Input::BeginAt {
+        subscription: SubscriptionId(m.subscription),
+        leader_epoch: LeaderEpoch(m.leader_epoch),
+        log_start: m.log_start,
+    }
+}
+
+fn advance(m: &wire::Advance) -> Input {
+    Input::Advance {
+        subscription: SubscriptionId(m.subscription),
+        leader_epoch: LeaderEpoch(m.leader_epoch),
+        high_watermark: u64::try_from(m.high_watermark).ok(),
+        log_start: m.log_start,
+    }
+}
