@@ -10,11 +10,7 @@ use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::delta::Delta;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::Fact;
-mod snapshot {
-    pub(super) fn decode(_: &[bytes::Bytes]) -> Result<protocol::metadata::image::MetadataImage, String> {
-        Err("SHIM".into())
-    }
-}
+use protocol::metadata::snapshot;
 use protocol::rpc::pb::metadata::v1::{FeedBatch, FeedItem, FeedSnapshot, feed_item::Item};
 
 use std::collections::BTreeSet;
