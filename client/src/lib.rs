@@ -13,9 +13,13 @@
 //! Deciding parts are pure (no clock, sockets, tasks): `routing`, `retry`, `producer::{accumulator, partitioner,
 //! verdict}`, `consumer::positions`. `transport` alone names tonic. This crate never sees broker, controller or log.
 
+pub mod admin;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod clock;
 mod cluster;
 pub mod config;
+pub mod consumer;
 mod error;
 pub mod limits;
 pub mod producer;
@@ -23,7 +27,9 @@ pub mod retry;
 pub mod routing;
 mod transport;
 
+pub use admin::{Admin, NewTopic};
 pub use config::{Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig};
+pub use consumer::{Consumer, ConsumerRecord, Start};
 pub use error::{Effect, Error};
 pub use producer::{Delivery, DeliveryFailure, Producer, ProducerRecord, SendError, Written};
 pub use protocol::batch::{Compression, RecordHeader};

@@ -92,6 +92,9 @@ pub const FETCH_MAX_BYTES_CEILING: usize = 16 * 1024 * 1024;
 /// seconds, a change of voters waits for a learner to catch up.
 pub const ADMIN_TIMEOUT_MS: u64 = 30_000;
 
+/// Longest wait for a question that goes to one named node, in ms; the answer comes from memory.
+pub const ADMIN_ATTEMPT_MS: u64 = 3_000;
+
 /// How long `topic create` waits for every partition to have a leader, in ms.
 pub const LEADERS_WAIT_MS: u64 = 10_000;
 

@@ -311,13 +311,16 @@ impl Producer {
             let progress = self.shared.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
-            let state = self.shared.state.lock();
-            if state.closed || state.batches.settled_below(upto) {
+            if self.is_settled(upto) {
                 return;
             }
-            drop(state);
             progress.await;
         }
+    }
+
+    fn is_settled(&self, upto: u64) -> bool {
+        let state = self.shared.state.lock();
+        state.closed || state.batches.settled_below(upto)
     }
 
     /// Flushes for at most `timeout`, then closes: what still waits fails as not written, what is under way as unknown.
