@@ -6,6 +6,8 @@
 //! * [`metadata`]: the facts of the metadata log, the image they fold to, deltas, snapshots, the draft.
 //! * `rpc` (feature): generated gRPC services, channel and server settings.
 //!
+//! * `testing` (feature): seeded generators of legal facts.
+//!
 //! Everything outside `rpc` is pure: no tokio, files, sockets, clocks, randomness.
 
 pub mod batch;
@@ -16,4 +18,6 @@ pub mod locality;
 pub mod metadata;
 #[cfg(feature = "rpc")]
 pub mod rpc;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod timers;

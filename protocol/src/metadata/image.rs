@@ -94,6 +94,7 @@ impl MetadataImage {
             }
             Fact::BrokerRegistered(f) => {
                 self.cluster.last_broker_epoch = f.epoch;
+                delta.cluster = true;
                 self.brokers.register(f);
                 delta.brokers.insert(f.broker);
             }
