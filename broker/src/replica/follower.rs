@@ -4,7 +4,7 @@
 //! or ELR holds every committed record, so a cut below its high watermark means that the protocol is broken: it
 //! stops. Anyone else may find that an unclean election overruled it: the cut tail is kept aside.
 
-use super::effect::{Effect, FatalReason, ToLeader};
+use super::effect::{AppendSource, Effect, FatalReason, ToLeader};
 use super::input::{FollowerAck, Pushed, Subscribe, SubscriptionId};
 use super::lease::Now;
 use super::limits::RESUBSCRIBE_PAUSE_MS;
@@ -229,15 +229,41 @@ impl Following {
         if !self.is_mine(push.subscription, push.leader_epoch) {
             return None;
         }
+        if self.link == Link::Copying(push.subscription)
+            && let Some(start) = covering_start(&push, base)
+        {
+            effects.push(Effect::Reset { start, keep_aside: false });
+            return Some(LogOp::Realign(Box::new(push)));
+        }
         if self.link != Link::Copying(push.subscription) || !continues(&push, base, self.epoch()) {
             self.give_up(now, effects);
             return None;
         }
+        Some(self.append(push, base, effects))
+    }
+
+    fn append(&self, push: Pushed, base: &mut Base, effects: &mut Vec<Effect>) -> LogOp {
         let (from, end) = (base.log.end, push.batches.last().map_or(base.log.end, |b| b.end));
         base.log.ask_note(true, effects);
         let leader_epoch = self.epoch();
-        effects.push(Effect::Append { source: super::effect::AppendSource::Push, base: from, end, leader_epoch });
-        Some(LogOp::AppendPush(Box::new(push)))
+        effects.push(Effect::Append { source: AppendSource::Push, base: from, end, leader_epoch });
+        LogOp::AppendPush(Box::new(push))
+    }
+
+    /// The empty log now begins where the push does: append it.
+    pub(super) fn realigned(
+        &mut self,
+        push: Pushed,
+        base: &mut Base,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Option<LogOp> {
+        if continues(&push, base, self.epoch()) {
+            return Some(self.append(push, base, effects));
+        }
+        base.high_watermark.overrule(base.log.end);
+        self.give_up(now, effects);
+        None
     }
 
     /// The push is in the log: say so, and take over what it said of the leader. Returns a head drop to make.
@@ -258,6 +284,7 @@ impl Following {
     ) {
         let whole: Vec<_> = push.batches.iter().copied().filter(|b| b.end <= end).collect();
         base.log.appended(&whole);
+        base.high_watermark.overrule(base.log.end);
         self.give_up(now, effects);
     }
 
@@ -274,6 +301,13 @@ impl Following {
         let mine = self.is_mine(subscription, leader_epoch) && self.link == Link::Copying(subscription);
         if mine { learn(high_watermark, log_start, base, effects) } else { None }
     }
+}
+
+/// Where to begin if our log is empty and ends within the first batch: a leader whose start lies inside a batch pushes
+/// that batch whole.
+fn covering_start(push: &Pushed, base: &Base) -> Option<u64> {
+    let (first, end) = (push.batches.first()?, base.log.end);
+    (base.log.start == end && first.base < end && end < first.end).then_some(first.base)
 }
 
 fn continues(push: &Pushed, base: &Base, leader_epoch: LeaderEpoch) -> bool {

@@ -110,8 +110,14 @@ enum Role {
 enum LogOp {
     AppendProduce(Appending),
     AppendPush(Box<Pushed>),
-    Cut { reset: bool },
-    AdvanceStart { delete: Option<RequestId> },
+    Cut {
+        reset: bool,
+    },
+    /// A reset of an empty log, so that the push it ends in can be appended.
+    Realign(Box<Pushed>),
+    AdvanceStart {
+        delete: Option<RequestId>,
+    },
 }
 
 /// Role as others may ask for it.
@@ -353,6 +359,10 @@ impl Replica {
                 base.high_watermark.advance(start);
                 effects.push(base.moved());
                 following.cut_done(base, effects);
+            }
+            (LogOp::Realign(push), Input::Cut { start, end }, Role::Follower(following)) => {
+                base.log.cut(true, start, end);
+                self.outstanding = following.realigned(*push, base, now, effects);
             }
             (LogOp::AdvanceStart { delete }, Input::StartAdvanced { start }, _) => {
                 base.log.start_advanced(start);

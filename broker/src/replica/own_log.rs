@@ -106,6 +106,8 @@ impl OwnLog {
 
     pub(super) fn start_advanced(&mut self, start: u64) {
         self.start = self.start.max(start).min(self.end);
+        // What is below the start is durably gone.
+        self.durable_end = self.durable_end.max(self.start);
         self.epochs.trim_head(self.start);
     }
 

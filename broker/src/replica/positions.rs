@@ -144,14 +144,14 @@ impl Positions {
         }
     }
 
-    /// Moves a position, if the acknowledgement is of the present subscription and plausible; whether it did.
+    /// Moves a position, if the acknowledgement is of the present subscription and possible; whether it did. A stream
+    /// keeps order, so the last word counts, also when it is less: claiming less is never unsafe.
     pub(super) fn acknowledged(&mut self, ack: &FollowerAck, strict: bool, leader_end: u64, now: Millis) -> bool {
         let Some(follower) = self.followers.get_mut(&ack.follower) else { return false };
         let Some(position) = follower.position.as_mut() else { return false };
         let same = position.subscription == ack.subscription && position.broker_epoch == ack.broker_epoch;
-        let forward = ack.log_end >= position.log_end && ack.durable_end >= position.durable_end;
         let possible = ack.log_end <= leader_end && ack.durable_end <= ack.log_end;
-        if !(same && forward && possible) {
+        if !(same && possible) {
             return false;
         }
         position.log_end = ack.log_end;
@@ -221,7 +221,7 @@ mod tests {
             ("former registration", ack(6, 1, 20, 20), 10),
             ("another subscription", ack(7, 2, 20, 20), 10),
             ("the present one", ack(7, 1, 20, 15), 15),
-            ("backwards", ack(7, 1, 9, 9), 10),
+            ("less than before: it knows best what it holds", ack(7, 1, 9, 9), 9),
             ("past the leader's end", ack(7, 1, 101, 101), 10),
             ("durable past its own end", ack(7, 1, 20, 21), 10),
         ];
