@@ -65,11 +65,8 @@ pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, c
 
 /// Bytes the facts take in the entry.
 fn encoded_len(facts: &[Fact]) -> usize {
-    facts.iter().map(|fact| fact.to_envelope().bytes.len() + ENVELOPE_BYTES).sum()
+    facts.iter().map(Fact::encoded_len).sum()
 }
-
-/// Kind, version and length in front of a fact's bytes, at most.
-const ENVELOPE_BYTES: usize = 12;
 
 fn too_large(bytes: usize) -> ApiError {
     let limit = format!("at most {BATCH_FACT_BYTES_MAX} bytes of facts; ask for less at a time");
@@ -83,10 +80,10 @@ fn note_brokers(draft: &Draft<MetadataImage>, sessions: &mut Sessions, from: usi
         match fact {
             Fact::BrokerFenced(at) => {
                 sessions.fence_in_flight(*at, batch);
-                sessions.memo.broker_changed(at.broker);
+                sessions.memo.begin_again(at.broker);
             }
-            Fact::BrokerUnfenced(at) | Fact::BrokerShutdownBegan(at) => sessions.memo.broker_changed(at.broker),
-            Fact::BrokerRegistered(f) => sessions.memo.broker_changed(f.broker),
+            Fact::BrokerUnfenced(at) => sessions.memo.begin_again(at.broker),
+            Fact::BrokerRegistered(f) => sessions.memo.begin_again(f.broker),
             _ => {}
         }
     }

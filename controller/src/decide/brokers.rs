@@ -145,7 +145,7 @@ pub(super) fn prove(
             admissible && image.topics.partition(*at).is_some_and(|p| p.replicas.contains(&command.broker))
         };
         let proved = command.proved.iter().copied().filter(holds);
-        sessions.memo.broker_changed(command.broker);
+        sessions.memo.begin_again(command.broker);
         sessions.proofs.add(command.broker, command.epoch, proved, command.last);
     }
     Ok(Reply::ProofNoted { batch_no: position(draft) })
@@ -204,10 +204,7 @@ pub fn why_fenced(image: &MetadataImage, sessions: &Sessions, broker: &Broker, n
             }
         }
     }
-    let bound = image.topics.places_of(broker.id).find(|at| {
-        image.topics.partition(*at).is_some_and(|p| p.isr.contains(&broker.id) || p.leader == Some(broker.id))
-    });
-    if let Some(at) = bound {
+    if let Some(at) = image.topics.in_sync_places_of(broker.id).next() {
         why.push(format!("it still has an ISR place or a leadership from before its fencing, for one in {at}"));
     }
     why

@@ -6,13 +6,11 @@ use super::command::{AlterConfigs, ConfigTarget, Reply};
 use super::{placement, position, topics};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::metadata::draft::Draft;
+use protocol::metadata::durability::RULE_KEYS;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{ConfigResource, ConfigSet, ConfigUnset, Fact};
 use protocol::metadata::topics::Topic;
 use std::collections::BTreeSet;
-
-/// Keys whose change alters what an ISR must cover.
-const RULE_KEYS: [&str; 2] = ["min.insync.replicas", "min.insync.dcs"];
 
 /// Sets and unsets values of one resource, all or nothing.
 pub(super) fn alter(draft: &mut Draft<MetadataImage>, command: &AlterConfigs) -> Result<Reply, ApiError> {

@@ -120,17 +120,15 @@ impl<'a> Electorate<'a> {
     }
 
     /// An election that may lose records: the chosen broker alone forms the ISR; whoever held more loses its place,
-    /// since the new leader will commit without it.
-    pub(super) fn unclean(&self, number: u32, leader: BrokerId) -> PartitionChange {
-        let isr = vec![leader];
-        let formed = self.rule.holds(self.image, &isr);
-        let recovery = if formed { RecoveryState::Recovered } else { RecoveryState::Recovering };
+    /// since the new leader will commit without it. Always marked, even where one member satisfies the rule: replicas
+    /// learn from the mark that they may have to cut below their high watermark.
+    pub(super) fn unclean(number: u32, leader: BrokerId) -> PartitionChange {
         PartitionChange {
             partition: number,
             leader: LeaderChange::Broker(leader),
-            isr: Some(isr),
+            isr: Some(vec![leader]),
             elr: Some(Vec::new()),
-            recovery: Some(recovery),
+            recovery: Some(RecoveryState::Recovering),
             ..PartitionChange::default()
         }
     }

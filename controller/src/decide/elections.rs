@@ -150,7 +150,7 @@ pub(super) fn unclean(
         return Ok(format!("a leader that holds every committed record {would} elected; nothing is lost"));
     }
     let (leader, end, forced_now) = choose(draft.state(), sessions, now, old, at, wish)?;
-    let change = electorate.unclean(at.partition, leader);
+    let change = Electorate::unclean(at.partition, leader);
     if !wish.dry_run {
         push_changes(draft, vec![(at, change)]);
         draft.push(Fact::UncleanElection(UncleanElection {
@@ -162,9 +162,18 @@ pub(super) fn unclean(
             forced_now,
             at_ms: wish.at_ms,
         }));
+        end_recovery(draft, at);
     }
     let end = end.log_end;
     Ok(format!("broker {leader} {would} elected with log end {end}; records at and above {end} may be lost"))
+}
+
+/// Where the new leader alone satisfies the rule, no later ISR change would end the recovery.
+fn end_recovery(draft: &mut Draft<MetadataImage>, at: TopicPartition) {
+    let avoid = BTreeSet::new();
+    let formed = live(draft.state(), at)
+        .and_then(|(topic, new)| Electorate::new(draft.state(), topic, &avoid).settle(at.partition, new, None));
+    push_changes(draft, formed.map(|change| (at, change)).into_iter().collect());
 }
 
 /// Whom to elect, what it holds, and whether a wait was skipped.

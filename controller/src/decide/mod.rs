@@ -70,6 +70,4 @@ fn position(draft: &Draft<MetadataImage>) -> BatchNo {
 }
 
 #[cfg(test)]
-mod laws;
-#[cfg(test)]
-mod testing;
+mod tests;

@@ -39,13 +39,7 @@ pub struct Contact {
     submitted: Option<Millis>,
     behind: Option<(BatchNo, Millis)>,
     active_since: Option<Millis>,
-    release: Release,
-}
-
-/// How far a controlled shutdown is: the scan for leaderships runs again only when the image has moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Release {
-    looked_at: Option<BatchNo>,
+    /// Image number at which a broker that is shutting down was first seen without leadership and ISR place.
     free_since: Option<BatchNo>,
 }
 
@@ -134,7 +128,7 @@ impl Sessions {
         self.memo = WorkMemo::default();
         for contact in self.contacts.values_mut() {
             contact.submitted = None;
-            contact.release = Release::default();
+            contact.free_since = None;
         }
     }
 
@@ -245,18 +239,11 @@ impl Sessions {
             return true;
         }
         let Some(contact) = self.contacts.get_mut(&broker.id) else { return false };
-        if broker.is_active() {
-            contact.release = Release::default();
+        if broker.is_active() || image.topics.in_sync_places_of(broker.id).next().is_some() {
+            contact.free_since = None;
             return false;
         }
-        if contact.release.free_since.is_none() && contact.release.looked_at != Some(image.batch_no) {
-            contact.release.looked_at = Some(image.batch_no);
-            let bound = image.topics.places_of(broker.id).any(|at| {
-                image.topics.partition(at).is_some_and(|p| p.isr.contains(&broker.id) || p.leader == Some(broker.id))
-            });
-            contact.release.free_since = (!bound).then_some(image.batch_no);
-        }
-        let Some(free) = contact.release.free_since else { return false };
+        let free = *contact.free_since.get_or_insert(image.batch_no);
         image
             .brokers
             .iter()
@@ -371,7 +358,7 @@ impl Contact {
             submitted: None,
             behind: None,
             active_since,
-            release: Release::default(),
+            free_since: None,
         }
     }
 

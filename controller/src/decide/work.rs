@@ -4,8 +4,8 @@
 //! In order: fence brokers whose session ended; drop places that closed proofs do not cover, then `BrokerProved`; move
 //! leaders and ISR places off brokers that are fenced or shutting down, and leaders off brokers that lag; elect where
 //! somebody safe has come back; unclean elections that a topic's policy allows; give leadership back to preferred
-//! replicas; purge deleted topics. [`WorkMemo`] remembers what was swept, so that an idle tick costs a look at each
-//! broker, not at each partition; losing it costs a sweep.
+//! replicas; purge deleted topics. ISR places come out of an index of the image and [`WorkMemo`] remembers what was
+//! swept, so that an idle tick costs a look at each broker, not at each partition; losing the memo costs a sweep.
 
 use super::command::Now;
 use super::election::{Electorate, live};
@@ -24,12 +24,10 @@ use protocol::metadata::record::{BrokerRef, ConfigResource, Fact, PartitionChang
 use protocol::metadata::topics::{Partition, TopicState};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Why a broker's places are swept.
+/// Why a broker's places are swept one by one. (ISR places of brokers that must not have any stand in an index.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
     Unproved,
-    Fenced,
-    ShuttingDown,
     Lagging,
 }
 
@@ -55,8 +53,8 @@ pub(super) struct WorkMemo {
 }
 
 impl WorkMemo {
-    /// A broker's state was decided on: earlier sweeps of its places say nothing any more.
-    pub(super) fn broker_changed(&mut self, broker: BrokerId) {
+    /// Something was decided about the broker: earlier sweeps of its places say nothing any more.
+    pub(super) fn begin_again(&mut self, broker: BrokerId) {
         self.places.retain(|(id, _), _| *id != broker);
     }
 }
@@ -131,7 +129,7 @@ fn fence_expired(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now:
             return;
         }
         draft.push(Fact::BrokerFenced(at));
-        sessions.memo.broker_changed(at.broker);
+        sessions.memo.begin_again(at.broker);
         budget.fact();
     }
 }
@@ -152,21 +150,47 @@ fn sweep_brokers(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now:
             budget.fact();
             sessions.proofs.forget(at.broker);
         }
-        let reason = match broker.state {
-            BrokerState::Fenced => Reason::Fenced,
-            BrokerState::ShuttingDown => Reason::ShuttingDown,
-            BrokerState::Active if lagging.contains(&broker.id) => Reason::Lagging,
-            BrokerState::Active => continue,
+        let done = match broker.state {
+            BrokerState::Fenced | BrokerState::ShuttingDown => clear_isr(draft, broker.id, &lagging, budget),
+            BrokerState::Active if lagging.contains(&broker.id) => {
+                sweep(draft, sessions, at, Reason::Lagging, &lagging, budget)
+            }
+            BrokerState::Active => true,
         };
-        if !sweep(draft, sessions, at, reason, &lagging, budget) {
+        if !done {
             return false;
         }
     }
     true
 }
 
-/// Goes on with one broker's sweep. True: done. Done stays done while the broker's state does, since no decision
-/// gives an ISR place or a leadership to a broker that is not active.
+/// Takes a broker that must not have any out of its ISRs and leaderships. True: done.
+fn clear_isr(
+    draft: &mut Draft<MetadataImage>,
+    broker: BrokerId,
+    avoid: &BTreeSet<BrokerId>,
+    budget: &mut Budget,
+) -> bool {
+    let image = draft.state();
+    let mut changes = Vec::new();
+    for place in image.topics.in_sync_places_of(broker) {
+        if budget.is_spent() {
+            break;
+        }
+        budget.look();
+        let found = live(image, place);
+        let change =
+            found.and_then(|(topic, old)| Electorate::new(image, topic, avoid).settle(place.partition, old, None));
+        if let Some(change) = change {
+            budget.change(&change);
+            changes.push((place, change));
+        }
+    }
+    push_changes(draft, changes);
+    draft.state().topics.in_sync_places_of(broker).next().is_none()
+}
+
+/// Goes on with one broker's sweep. True: done. Done stays done until something is decided about the broker.
 fn sweep(
     draft: &mut Draft<MetadataImage>,
     sessions: &mut Sessions,
@@ -214,7 +238,6 @@ fn sweep(
 fn concerns(old: &Partition, broker: BrokerId, reason: Reason, unproved: bool) -> bool {
     match reason {
         Reason::Unproved => unproved && (old.isr.contains(&broker) || old.elr.contains(&broker)),
-        Reason::Fenced | Reason::ShuttingDown => old.isr.contains(&broker) || old.leader == Some(broker),
         Reason::Lagging => old.leader == Some(broker),
     }
 }
@@ -323,7 +346,7 @@ fn purge(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now: Now, bu
         TopicState::Live => false,
         TopicState::Deleted { at_ms } => now.wall >= at_ms.saturating_add(grace),
     };
-    let topics: Vec<_> = image.topics.iter().filter(|t| due(t.state)).map(|t| t.id).take(PURGES_MAX + 1).collect();
+    let topics: Vec<_> = image.topics.deleted().filter(|t| due(t.state)).map(|t| t.id).take(PURGES_MAX + 1).collect();
     for topic in topics.iter().take(PURGES_MAX) {
         if budget.is_spent() {
             return false;

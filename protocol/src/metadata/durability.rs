@@ -9,7 +9,7 @@ use crate::ids::{BrokerId, TopicId};
 use std::collections::BTreeSet;
 
 /// The configs that bear on the rule.
-pub(super) const RULE_KEYS: [&str; 2] = ["min.insync.replicas", "min.insync.dcs"];
+pub const RULE_KEYS: [&str; 2] = ["min.insync.replicas", "min.insync.dcs"];
 
 /// What an ISR must cover for a record to count as kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::decide::command::{Command, Reply};
-use crate::decide::testing::{World, b, timers};
+use crate::decide::tests::world::{World, b, timers};
 use protocol::metadata::record::Fact;
 
 fn answered(decision: &HeartbeatDecision) -> bool {

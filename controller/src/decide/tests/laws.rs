@@ -3,11 +3,11 @@
 //! and batches that are lost. The model knows what was really committed, so it can tell a lossy election from a safe
 //! one; the decider cannot see it.
 
-use super::batch::run_batch;
-use super::command::*;
-use super::election::live;
-use super::sessions::{HeartbeatDecision, Sessions};
-use super::testing::*;
+use super::world::*;
+use crate::decide::batch::run_batch;
+use crate::decide::command::*;
+use crate::decide::election::live;
+use crate::decide::sessions::{HeartbeatDecision, Sessions};
 use protocol::error::ErrorCode;
 use protocol::ids::{BrokerEpoch, BrokerId, TopicPartition};
 use protocol::metadata::brokers::BrokerState;
@@ -555,7 +555,7 @@ impl Model {
     fn check_healed(&mut self) {
         for id in 1..=BROKERS {
             let broker = self.image.brokers.get(b(id)).expect("registered");
-            let why = super::brokers::why_fenced(&self.image, &self.sessions, broker, self.mono);
+            let why = crate::decide::brokers::why_fenced(&self.image, &self.sessions, broker, self.mono);
             assert!(broker.is_active(), "broker {id} is {:?}: {why:?}", broker.state);
         }
         for at in self.at() {

@@ -1,9 +1,9 @@
 //! A small cluster in memory for the decider's tests: image, soft state and a clock moved by hand. Every batch is
 //! encoded, bounded and applied as a controller would, so an illegal fact or an oversized entry fails any test.
 
-use super::batch::{Plan, run_batch};
-use super::command::*;
-use super::sessions::{HeartbeatDecision, Sessions};
+use crate::decide::batch::{Plan, run_batch};
+use crate::decide::command::*;
+use crate::decide::sessions::{HeartbeatDecision, Sessions};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 use protocol::metadata::batch::{BATCH_BYTES_MAX, MetadataBatch};
@@ -16,35 +16,35 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Wall clock when the monotonic one stands at 0.
-pub(super) const WALL_0: u64 = 1_700_000_000_000;
+pub(in crate::decide) const WALL_0: u64 = 1_700_000_000_000;
 
-pub(super) struct World {
-    pub(super) image: MetadataImage,
-    pub(super) sessions: Sessions,
-    pub(super) mono: u64,
-    pub(super) streams: BTreeMap<u32, u64>,
-    pub(super) last_facts: Vec<Fact>,
+pub(in crate::decide) struct World {
+    pub(in crate::decide) image: MetadataImage,
+    pub(in crate::decide) sessions: Sessions,
+    pub(in crate::decide) mono: u64,
+    pub(in crate::decide) streams: BTreeMap<u32, u64>,
+    pub(in crate::decide) last_facts: Vec<Fact>,
 }
 
-pub(super) fn b(id: u32) -> BrokerId {
+pub(in crate::decide) fn b(id: u32) -> BrokerId {
     BrokerId(id)
 }
 
-pub(super) fn bs(ids: &[u32]) -> Vec<BrokerId> {
+pub(in crate::decide) fn bs(ids: &[u32]) -> Vec<BrokerId> {
     ids.iter().map(|id| BrokerId(*id)).collect()
 }
 
-pub(super) fn topic_id(number: u128) -> TopicId {
+pub(in crate::decide) fn topic_id(number: u128) -> TopicId {
     TopicId(Uuid::from_u128(number))
 }
 
-pub(super) fn timers() -> Timers {
+pub(in crate::decide) fn timers() -> Timers {
     Timers::from_rtt(20)
 }
 
 impl World {
     /// A formed cluster without brokers, this controller active since time 10,000.
-    pub(super) fn empty() -> Self {
+    pub(in crate::decide) fn empty() -> Self {
         let mut world = Self {
             image: MetadataImage::default(),
             sessions: Sessions::new(timers()),
@@ -59,13 +59,13 @@ impl World {
     }
 
     /// Brokers 1 to n, active, spread over three data centres.
-    pub(super) fn of(brokers: u32) -> Self {
+    pub(in crate::decide) fn of(brokers: u32) -> Self {
         let places: Vec<_> = (1..=brokers).map(|id| format!("eu/dc{}/r1", (id - 1) % 3 + 1)).collect();
         Self::at(&places.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Brokers 1.. at these places, active.
-    pub(super) fn at(places: &[&str]) -> Self {
+    pub(in crate::decide) fn at(places: &[&str]) -> Self {
         let mut world = Self::empty();
         for (id, place) in (1_u32..).zip(places) {
             world.start(id, place, 1);
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// Takes a broker from nothing to active.
-    pub(super) fn start(&mut self, id: u32, place: &str, process: u32) {
+    pub(in crate::decide) fn start(&mut self, id: u32, place: &str, process: u32) {
         let mut command = register(id, process);
         command.locality = place.parse().expect("a legal locality");
         self.run(Command::Register(command)).expect("registered");
@@ -83,28 +83,28 @@ impl World {
         assert!(self.broker(id).is_active(), "{:?}", self.why(id));
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(in crate::decide) fn now(&self) -> Now {
         Now { mono: self.mono, wall: WALL_0 + self.mono }
     }
 
-    pub(super) fn broker(&self, id: u32) -> &Broker {
+    pub(in crate::decide) fn broker(&self, id: u32) -> &Broker {
         self.image.brokers.get(b(id)).expect("registered")
     }
 
-    pub(super) fn epoch(&self, id: u32) -> BrokerEpoch {
+    pub(in crate::decide) fn epoch(&self, id: u32) -> BrokerEpoch {
         self.broker(id).epoch
     }
 
-    pub(super) fn why(&self, id: u32) -> Vec<String> {
-        super::brokers::why_fenced(&self.image, &self.sessions, self.broker(id), self.mono)
+    pub(in crate::decide) fn why(&self, id: u32) -> Vec<String> {
+        crate::decide::brokers::why_fenced(&self.image, &self.sessions, self.broker(id), self.mono)
     }
 
-    pub(super) fn partition(&self, at: TopicPartition) -> &Partition {
+    pub(in crate::decide) fn partition(&self, at: TopicPartition) -> &Partition {
         self.image.topics.partition(at).expect("exists")
     }
 
     /// One batch.
-    pub(super) fn batch(&mut self, commands: &[Command]) -> Plan {
+    pub(in crate::decide) fn batch(&mut self, commands: &[Command]) -> Plan {
         let now = self.now();
         let plan = run_batch(&self.image, &mut self.sessions, now, commands);
         self.last_facts.clone_from(&plan.facts);
@@ -115,7 +115,8 @@ impl World {
         plan
     }
 
-    fn apply(&mut self, facts: Vec<Fact>) {
+    /// Folds facts that no command decided, as another controller's batch would.
+    pub(in crate::decide) fn apply(&mut self, facts: Vec<Fact>) {
         let batch = MetadataBatch { base: self.image.batch_no, facts };
         let bytes = batch.encode();
         assert!(bytes.len() <= BATCH_BYTES_MAX, "a batch of {} bytes", bytes.len());
@@ -124,7 +125,7 @@ impl World {
     }
 
     /// One command, and all work that follows.
-    pub(super) fn run(&mut self, command: Command) -> Result<Reply, ApiError> {
+    pub(in crate::decide) fn run(&mut self, command: Command) -> Result<Reply, ApiError> {
         let mut plan = self.batch(&[command]);
         let reply = plan.replies.remove(0);
         if plan.more {
@@ -134,7 +135,7 @@ impl World {
     }
 
     /// Work until none is left.
-    pub(super) fn work(&mut self) {
+    pub(in crate::decide) fn work(&mut self) {
         for _ in 0..1_000 {
             if !self.batch(&[Command::Tick]).more {
                 return;
@@ -143,14 +144,14 @@ impl World {
         panic!("work does not end");
     }
 
-    pub(super) fn refused(&mut self, command: Command) -> ApiError {
+    pub(in crate::decide) fn refused(&mut self, command: Command) -> ApiError {
         let before = self.image.clone();
         let error = self.run(command).expect_err("must be refused");
         assert_eq!(before, self.image, "a refusal changes nothing");
         error
     }
 
-    pub(super) fn heartbeat(&self, id: u32) -> Heartbeat {
+    pub(in crate::decide) fn heartbeat(&self, id: u32) -> Heartbeat {
         Heartbeat {
             broker: b(id),
             epoch: self.epoch(id),
@@ -162,7 +163,7 @@ impl World {
     }
 
     /// Delivers a heartbeat to the active controller and runs what it submits.
-    pub(super) fn beat(&mut self, heartbeat: Heartbeat) -> HeartbeatDecision {
+    pub(in crate::decide) fn beat(&mut self, heartbeat: Heartbeat) -> HeartbeatDecision {
         let decision = self.sessions.answer_heartbeat(&self.image, &heartbeat, self.mono, true);
         if let HeartbeatDecision::Answer { submit: true, .. } = decision {
             self.run(Command::Heartbeat(heartbeat)).expect("a submitted heartbeat is decided");
@@ -171,19 +172,19 @@ impl World {
     }
 
     /// Asks to be unfenced.
-    pub(super) fn unfence(&mut self, id: u32) {
+    pub(in crate::decide) fn unfence(&mut self, id: u32) {
         let heartbeat = Heartbeat { wants_unfence: true, ..self.heartbeat(id) };
         self.beat(heartbeat);
     }
 
     /// A whole proof in one chunk.
-    pub(super) fn prove(&mut self, id: u32, proved: &[TopicPartition]) {
+    pub(in crate::decide) fn prove(&mut self, id: u32, proved: &[TopicPartition]) {
         let command = ProveRestart { broker: b(id), epoch: self.epoch(id), proved: proved.to_vec(), last: true };
         self.run(Command::ProveRestart(command)).expect("a proof is taken");
     }
 
     /// Lets time pass in steps of 100 ms; these brokers send heartbeats, the controller ticks.
-    pub(super) fn pass(&mut self, ms: u64, alive: &[u32]) {
+    pub(in crate::decide) fn pass(&mut self, ms: u64, alive: &[u32]) {
         for _ in 0..ms.div_ceil(100) {
             self.mono += 100;
             for id in alive {
@@ -194,7 +195,7 @@ impl World {
     }
 
     /// Time passes and heartbeats of these brokers come in, but no batch is decided.
-    pub(super) fn listen(&mut self, ms: u64, alive: &[u32]) {
+    pub(in crate::decide) fn listen(&mut self, ms: u64, alive: &[u32]) {
         for _ in 0..ms.div_ceil(100) {
             self.mono += 100;
             for id in alive {
@@ -205,7 +206,7 @@ impl World {
     }
 
     /// Silence of these brokers until they are fenced; the others live.
-    pub(super) fn kill(&mut self, dead: &[u32]) {
+    pub(in crate::decide) fn kill(&mut self, dead: &[u32]) {
         let alive: Vec<u32> = self.image.brokers.iter().map(|b| b.id.0).filter(|id| !dead.contains(id)).collect();
         let wait = timers().session_timeout_ms + timers().lease_ms + 200;
         self.pass(wait, &alive);
@@ -215,7 +216,7 @@ impl World {
     }
 
     /// A new process over the same directory registers; not yet proved.
-    pub(super) fn restart(&mut self, id: u32, process: u32) -> Registered {
+    pub(in crate::decide) fn restart(&mut self, id: u32, process: u32) -> Registered {
         let mut command = register(id, process);
         command.locality = self.broker(id).locality.clone();
         command.previous_epoch = Some(self.epoch(id));
@@ -226,7 +227,7 @@ impl World {
     }
 
     /// Creates a topic and says where partition 0 is.
-    pub(super) fn topic(
+    pub(in crate::decide) fn topic(
         &mut self,
         name: &str,
         partitions: u32,
@@ -240,7 +241,7 @@ impl World {
     }
 
     /// The leader proposes an ISR with current epochs everywhere.
-    pub(super) fn proposal(&self, at: TopicPartition, isr: &[u32]) -> AlterPartition {
+    pub(in crate::decide) fn proposal(&self, at: TopicPartition, isr: &[u32]) -> AlterPartition {
         let state = self.partition(at);
         AlterPartition {
             at,
@@ -250,7 +251,7 @@ impl World {
         }
     }
 
-    pub(super) fn alter(&mut self, leader: u32, proposal: AlterPartition) -> AlterResult {
+    pub(in crate::decide) fn alter(&mut self, leader: u32, proposal: AlterPartition) -> AlterResult {
         let command = AlterPartitions { broker: b(leader), epoch: self.epoch(leader), partitions: vec![proposal] };
         match self.run(Command::AlterPartitions(command)) {
             Ok(Reply::Altered(mut results)) => results.remove(0),
@@ -259,7 +260,7 @@ impl World {
     }
 
     /// Brings the partition's ISR to these members through its leader.
-    pub(super) fn set_isr(&mut self, at: TopicPartition, isr: &[u32]) {
+    pub(in crate::decide) fn set_isr(&mut self, at: TopicPartition, isr: &[u32]) {
         let leader = self.partition(at).leader.expect("led").0;
         let result = self.alter(leader, self.proposal(at, isr));
         assert_eq!(result.error, None);
@@ -267,7 +268,7 @@ impl World {
     }
 
     /// (leader, ISR, ELR) by number.
-    pub(super) fn places(&self, at: TopicPartition) -> (Option<u32>, Vec<u32>, Vec<u32>) {
+    pub(in crate::decide) fn places(&self, at: TopicPartition) -> (Option<u32>, Vec<u32>, Vec<u32>) {
         let state = self.partition(at);
         let ids = |list: &[BrokerId]| {
             let mut ids: Vec<_> = list.iter().map(|b| b.0).collect();
@@ -278,7 +279,7 @@ impl World {
     }
 }
 
-pub(super) fn register(id: u32, process: u32) -> Register {
+pub(in crate::decide) fn register(id: u32, process: u32) -> Register {
     let endpoint = |port| Endpoint { host: format!("b{id}"), port };
     Register {
         broker: b(id),
@@ -293,11 +294,11 @@ pub(super) fn register(id: u32, process: u32) -> Register {
     }
 }
 
-pub(super) fn create(name: &str, partitions: u32, replicas: u32, configs: &[(&str, &str)]) -> CreateTopic {
+pub(in crate::decide) fn create(name: &str, partitions: u32, replicas: u32, configs: &[(&str, &str)]) -> CreateTopic {
     let id = name.bytes().fold(7_u128, |id, byte| id * 257 + u128::from(byte));
     CreateTopic {
         topic: topic_id(id),
-        seed: 42,
+        seed: id as u64,
         at_ms: WALL_0,
         name: name.to_owned(),
         partitions,
@@ -308,7 +309,7 @@ pub(super) fn create(name: &str, partitions: u32, replicas: u32, configs: &[(&st
 }
 
 /// A refusal names all three.
-pub(super) fn assert_names(error: &ApiError, code: ErrorCode, field: &str, value: &str) {
+pub(in crate::decide) fn assert_names(error: &ApiError, code: ErrorCode, field: &str, value: &str) {
     assert_eq!((error.code, error.field.as_str(), error.value.as_str()), (code, field, value), "{error}");
     assert!(!error.limit.is_empty(), "{error}");
 }
