@@ -143,6 +143,8 @@ pub(super) struct Sim {
     down: BTreeMap<Stream, VecDeque<Message>>,
     alterations: Vec<Alteration>,
     verdicts: Vec<(BrokerId, BrokerEpoch, u64, IsrOutcome)>,
+    /// Subscriptions whose end their leader has not noticed yet.
+    unnoticed: Vec<(BrokerId, BrokerId, SubscriptionId)>,
     requests: u64,
     waiting: BTreeMap<RequestId, (BrokerId, Acks, u64)>,
     pub(super) laws: Laws,
@@ -182,6 +184,7 @@ impl Sim {
             down: BTreeMap::new(),
             alterations: Vec::new(),
             verdicts: Vec::new(),
+            unnoticed: Vec::new(),
             requests: 0,
             waiting: BTreeMap::new(),
             laws: Laws::default(),
@@ -463,9 +466,17 @@ impl Sim {
         for subscription in carried {
             self.step(follower, Input::StreamLost { subscription }, None);
         }
-        for (follower, subscription) in pumps {
-            self.step(leader, Input::Unsubscribed { follower, subscription }, None);
+        self.unnoticed.extend(pumps.into_iter().map(|(follower, subscription)| (leader, follower, subscription)));
+    }
+
+    /// A leader finds out that a stream is gone.
+    fn notice(&mut self) {
+        if self.unnoticed.is_empty() {
+            return;
         }
+        let at = self.rng.below(self.unnoticed.len() as u64) as usize;
+        let (leader, follower, subscription) = self.unnoticed.remove(at);
+        self.step(leader, Input::Unsubscribed { follower, subscription }, None);
     }
 
     fn replied(&mut self, id: BrokerId, request: RequestId, outcome: ProduceOutcome) {
@@ -800,7 +811,8 @@ impl Sim {
             40..=49 => (0..2).for_each(|_| self.pump(id)),
             50..=57 => self.finish_flush(id),
             58..=60 => self.finish_note(id),
-            61..=66 => self.tick(id),
+            61..=65 => self.tick(id),
+            66 => self.notice(),
             67..=71 => self.apply(id, by),
             72..=75 => self.heartbeat(id),
             76..=78 => self.connect(id, other),
@@ -866,6 +878,7 @@ impl Sim {
                 self.deliver();
                 self.alter();
                 self.verdict();
+                self.notice();
             }
             self.abdicated();
             if let (Some(leader), true) = (self.controller.current().leader, round < 3) {
