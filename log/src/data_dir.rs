@@ -393,7 +393,10 @@ fn check_nothing_foreign(storage: &Arc<dyn Storage>, root: &Path) -> Result<(), 
             REGISTRY => entry.is_dir,
             PARTITIONS | STRAYS | RAFT | CACHE => {
                 let path = root.join(&entry.name);
-                entry.is_dir && storage.list(&path).map_err(LogError::read(&path))?.is_empty()
+                // A controller's first voter set is written before the identity that makes it count.
+                let allowed = |name: &str| entry.name == RAFT && matches!(name, "bootstrap" | "bootstrap.tmp");
+                let inside = if entry.is_dir { storage.list(&path).map_err(LogError::read(&path))? } else { vec![] };
+                entry.is_dir && inside.iter().all(|e| !e.is_dir && allowed(&e.name))
             }
             _ => false,
         };

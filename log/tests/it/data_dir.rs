@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use log::LogError;
 use log::data_dir::{BrokerState, DataDir, DataDirError, Expected, Identity, Role, parse_partition};
 use log::storage::memory::{Call, Fault, MemStorage};
 use log::storage::{Storage, create_dir_durably};
+use log::{LogError, StateFile};
 use uuid::Uuid;
 
 use crate::common::*;
@@ -53,6 +53,16 @@ fn what_is_not_formatted_or_not_empty_is_refused() {
     assert!(matches!(open(&disk), Err(DataDirError::Unformatted { .. })));
     let format = DataDir::format(&shared(&disk), Path::new(ROOT), &identity());
     assert!(matches!(format, Err(DataDirError::NotEmpty { name, .. }) if name == "photos"));
+}
+
+#[test]
+fn a_first_voter_set_written_before_the_identity_is_no_obstacle() {
+    let disk = disk();
+    let raft = Path::new(ROOT).join("raft");
+    create_dir_durably(&disk, &raft).expect("create");
+    StateFile::new(shared(&disk), raft.join("bootstrap")).store(b"voters").expect("store");
+    DataDir::format(&shared(&disk), Path::new(ROOT), &identity()).expect("nothing in it is foreign");
+    assert_eq!(DataDir::peek(&shared(&disk), Path::new(ROOT)).expect("readable"), Some(identity()));
 }
 
 #[test]
