@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The program `seawall`; all of it is `deploy::main`.
+
+fn main() -> std::process::ExitCode {
+    deploy::main()
+}
