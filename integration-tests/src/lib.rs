@@ -2,4 +2,9 @@
 //!
 //! Never shipped; nothing but the tests under `integration-tests/tests` depends on it.
 
+pub mod chaos;
+pub mod cluster;
+pub mod history;
 pub mod tidy;
+pub mod wait;
+pub mod wire;

@@ -11,8 +11,9 @@ pub const MAX_PRODUCTION_LINES: usize = 500;
 /// Longest function, in lines: what fits on one screen and can be held in the head.
 pub const MAX_FUNCTION_LINES: usize = 70;
 
-/// Functions that may sleep in tests: they poll a condition until a deadline, and sleep between two looks.
-pub const POLLING_HELPERS: [&str; 3] = ["eventually", "eventually_async", "wait_until"];
+/// Functions that may sleep in tests: they poll a condition until a deadline, and sleep between two looks; or they hold
+/// a fault for the time it is planned to last.
+pub const POLLING_HELPERS: [&str; 4] = ["eventually", "eventually_async", "wait_until", "hold_fault"];
 
 /// Source files without a header comment.
 pub fn missing_header(file: &RustFile) -> Vec<String> {

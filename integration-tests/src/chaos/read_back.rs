@@ -1,0 +1,121 @@
+//! Everything read again at the end, from the leaders, up to their high watermarks.
+//!
+//! Owns the reading; judges nothing. Uses the bare wire client, so that a mistake of the consumer cannot hide one of the
+//! broker.
+
+use crate::history::{Partition, ReadBack, Stamp};
+use crate::wait::eventually_async;
+use crate::wire;
+use bytes::Bytes;
+use protocol::batch::{Limits, batches, records};
+use std::collections::BTreeMap;
+
+/// Where a partition is led now.
+#[derive(Debug, Clone)]
+pub struct Led {
+    /// Number within the topic.
+    pub partition: u32,
+    /// The leader's client address.
+    pub leader: String,
+    /// ISR and replicas, to see whether the partition is whole.
+    pub isr: Vec<u32>,
+    /// All replicas.
+    pub replicas: Vec<u32>,
+}
+
+/// The topic's id and its partitions, once every partition has a leader and a full ISR.
+pub async fn whole_topic(bootstrap: &str, topic: &str) -> (Bytes, Vec<Led>) {
+    eventually_async(&format!("every partition of {topic} has a leader and all its replicas"), || async {
+        let mut last = "no broker answered".to_owned();
+        for address in bootstrap.split(',') {
+            match wire::routing(address, topic).await.and_then(|routing| led(&routing)) {
+                Ok(found) => return Ok(found),
+                Err(why) => last = why,
+            }
+        }
+        Err(last)
+    })
+    .await
+}
+
+fn led(routing: &protocol::rpc::pb::data::v1::RoutingResponse) -> Result<(Bytes, Vec<Led>), String> {
+    let address = |id: u32| {
+        let broker = routing.brokers.iter().find(|broker| broker.id == id && !broker.fenced)?;
+        let client = broker.client.as_ref()?;
+        Some(format!("{}:{}", client.host, client.port))
+    };
+    let topic = routing.topics.first().ok_or("no topic in the answer")?;
+    if let Some(error) = &topic.error {
+        return Err(error.message.clone());
+    }
+    let mut found = Vec::new();
+    for partition in &topic.partitions {
+        if partition.isr.len() < partition.replicas.len() {
+            return Err(format!(
+                "partition {}: ISR {:?} of {:?}",
+                partition.partition, partition.isr, partition.replicas
+            ));
+        }
+        let leader = address(partition.leader_id)
+            .ok_or_else(|| format!("partition {}: no leader in reach", partition.partition))?;
+        let (isr, replicas) = (partition.isr.clone(), partition.replicas.clone());
+        found.push(Led { partition: partition.partition, leader, isr, replicas });
+    }
+    Ok((topic.topic_id.clone(), found))
+}
+
+/// Reads a whole topic.
+///
+/// # Panics
+/// When a leader does not answer in time, or a batch cannot be decoded.
+pub async fn read_topic(bootstrap: &str, topic: &str) -> BTreeMap<Partition, ReadBack> {
+    let (id, partitions) = whole_topic(bootstrap, topic).await;
+    let mut read = BTreeMap::new();
+    for led in partitions {
+        let back = read_partition(bootstrap, topic, &id, led.partition).await;
+        read.insert((topic.to_owned(), led.partition), back);
+    }
+    read
+}
+
+async fn read_partition(bootstrap: &str, topic: &str, id: &Bytes, partition: u32) -> ReadBack {
+    let what = format!("{topic}/{partition} can be read to its high watermark");
+    // Leadership may still move after the last fault: each try asks again who leads.
+    eventually_async(&what, || async {
+        let (_, partitions) = whole_topic(bootstrap, topic).await;
+        let leader = &partitions.iter().find(|led| led.partition == partition).ok_or("no such partition")?.leader;
+        let log_start = wire::log_start(leader, id.clone(), partition).await?;
+        let mut back = ReadBack { log_start, records: vec![] };
+        let mut next = log_start;
+        loop {
+            let (bytes, high_watermark) = wire::fetch(leader, id.clone(), partition, next).await?;
+            let high_watermark = u64::try_from(high_watermark).map_err(|_| "the high watermark is not known yet")?;
+            next = take(&bytes, next, &mut back)?;
+            if next >= high_watermark {
+                return Ok(back);
+            }
+            if bytes.is_empty() {
+                return Err(format!("nothing at {next}, high watermark {high_watermark}"));
+            }
+        }
+    })
+    .await
+}
+
+/// Decodes fetched batches from offset `next` on; returns the offset after them.
+fn take(bytes: &Bytes, mut next: u64, back: &mut ReadBack) -> Result<u64, String> {
+    for batch in batches(bytes) {
+        let batch = batch.map_err(|error| error.to_string())?;
+        for stored in records(&batch, &Limits::default()).map_err(|error| error.to_string())? {
+            let stored = stored.map_err(|error| error.to_string())?;
+            if stored.offset < next {
+                continue; // the batch began before the offset asked for
+            }
+            let value = stored.record.value.unwrap_or_default();
+            let stamp: Stamp = String::from_utf8_lossy(&value).parse()?;
+            back.records.push((stored.offset, stamp));
+            next = stored.offset + 1;
+        }
+    }
+    Ok(next)
+}

@@ -1,0 +1,117 @@
+//! Clients under faults: writers whose every acknowledgement is written down, and an administrator who never rests.
+//!
+//! Owns the clients' loops. A writer never gives a number twice: a record whose fate is unknown stays unknown, and may
+//! turn up in the log or not. Stops when told, after its records in flight were settled.
+
+use crate::history::{History, Stamp};
+use client::{Producer, ProducerConfig, ProducerRecord};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What the writers share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// What clients were told.
+    pub history: Mutex<History>,
+    /// Set to end the writers.
+    pub stop: AtomicBool,
+    /// Records certainly not written.
+    pub not_written: AtomicU64,
+    /// Records whose fate is unknown.
+    pub unknown: AtomicU64,
+    /// Administrative changes that were acknowledged.
+    pub changes: AtomicU64,
+}
+
+impl Shared {
+    /// Acknowledged records so far.
+    ///
+    /// # Panics
+    /// When a writer panicked.
+    pub fn acks(&self) -> u64 {
+        self.history.lock().expect("no writer panics while it holds the history").acks()
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What a writer writes to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Topic.
+    pub topic: String,
+    /// Its partitions.
+    pub partitions: u32,
+    /// Length of a value in bytes: small segments fill sooner with longer ones.
+    pub value_len: usize,
+    /// Records in flight per writer.
+    pub in_flight: usize,
+}
+
+/// A producer that does not give up while faults last: the test decides what is lost, not a deadline.
+///
+/// # Panics
+/// Never: the options are known.
+pub fn patient_producer(bootstrap: &str, acks: &str) -> Producer {
+    let set = |config: ProducerConfig, key: &str, value: &str| config.set(key, value).expect("a known option in range");
+    let mut config = ProducerConfig::new(bootstrap).expect("the harness's own addresses");
+    for (key, value) in [
+        ("acks", acks),
+        ("linger.ms", "2"),
+        ("batch.size", "8192"),
+        ("delivery.timeout.ms", "180000"),
+        ("max.block.ms", "180000"),
+        ("request.timeout.ms", "10000"),
+    ] {
+        config = set(config, key, value);
+    }
+    Producer::new(config)
+}
+
+/// Writes until told to stop; every acknowledgement goes into the history.
+pub async fn write(shared: Arc<Shared>, producer: Producer, target: Target, writer: u32) {
+    let mut in_flight = FuturesUnordered::new();
+    let topic: Arc<str> = Arc::from(target.topic.as_str());
+    let mut seq = 0;
+    while !shared.stopping() {
+        let stamp = Stamp { writer, seq };
+        let partition = u32::try_from(seq % u64::from(target.partitions)).unwrap_or(0);
+        seq += 1;
+        let value = format!("{:<width$}", format!("{stamp} "), width = target.value_len);
+        match producer.send(ProducerRecord::new(topic.clone(), value).partition(partition)).await {
+            Ok(delivery) => in_flight.push(async move { (stamp, delivery.await) }),
+            Err(_) => {
+                shared.not_written.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        while in_flight.len() >= target.in_flight {
+            let Some((stamp, outcome)) = in_flight.next().await else { break };
+            settle(&shared, &target.topic, stamp, outcome);
+        }
+    }
+    while let Some((stamp, outcome)) = in_flight.next().await {
+        settle(&shared, &target.topic, stamp, outcome);
+    }
+}
+
+fn settle(shared: &Shared, topic: &str, stamp: Stamp, outcome: Result<client::Written, client::DeliveryFailure>) {
+    match outcome {
+        Ok(written) => {
+            if let Some(offset) = written.offset {
+                let partition = (topic.to_owned(), written.partition);
+                let mut history = shared.history.lock().expect("no writer panics while it holds the history");
+                history.acknowledged(&partition, offset, stamp);
+            }
+        }
+        Err(failure) if failure.effect == client::Effect::Unknown => {
+            shared.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(_) => {
+            shared.not_written.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
