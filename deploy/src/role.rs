@@ -93,8 +93,8 @@ fn storage(dir: &Path, power_loss: bool) -> Result<(PathBuf, Arc<dyn Storage>), 
     }
     #[cfg(feature = "power-loss")]
     {
-        let storage = Arc::new(log::storage::power_loss::PowerLossStorage::new(dir.clone()));
-        Ok((dir, storage))
+        let storage = log::storage::power_loss::PowerLossStorage::new(dir.clone()).map_err(Failure::start)?;
+        Ok((dir, Arc::new(storage)))
     }
     #[cfg(not(feature = "power-loss"))]
     Err(Failure::usage("config storage is \"power-loss\", allowed: file (power-loss exists in test builds only)"))
