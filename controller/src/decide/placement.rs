@@ -2,8 +2,8 @@
 //!
 //! Constraints: distinct brokers, only those handed in (active ones). Goals, each only among what the former leave:
 //! 1. a partition's replicas spread over data centres (counts differ by one at most while brokers last), so RF covers
-//!    min(RF, data centres);
-//! 2. then over racks within a data centre;
+//!    min(RF, data centres); among data centres the least loaded for its size comes first;
+//! 2. then over racks within a data centre, likewise;
 //! 3. then the topic's replicas are even over brokers, then all replicas of the cluster;
 //! 4. the first replica (preferred leader) is the member that is first least often in this topic.
 //!
@@ -18,64 +18,120 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     /// Which.
-    pub id: BrokerId,
+    pub(super) id: BrokerId,
     /// Where it stands.
-    pub locality: Locality,
+    pub(super) locality: Locality,
     /// Replicas of this topic it has.
-    pub in_topic: usize,
+    pub(super) in_topic: usize,
     /// Partitions of this topic of which it is the first replica.
-    pub first_in_topic: usize,
+    pub(super) first_in_topic: usize,
     /// Replicas of all topics it has.
-    pub in_cluster: usize,
+    pub(super) in_cluster: usize,
 }
 
 /// Replicas for `partitions` (by number), `replicas` each, in preference order. `replicas` must not exceed the
 /// candidates; the caller has refused that by name.
 pub(super) fn place(
-    mut candidates: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     partitions: std::ops::Range<u32>,
     replicas: usize,
     seed: u64,
 ) -> Vec<Vec<BrokerId>> {
     let replicas = replicas.min(candidates.len());
-    partitions.map(|number| place_one(&mut candidates, number, replicas, seed)).collect()
+    let mut map = Map::new(candidates);
+    partitions.map(|number| map.place_one(number, replicas, seed)).collect()
 }
 
-fn place_one(candidates: &mut [Candidate], number: u32, replicas: usize, seed: u64) -> Vec<BrokerId> {
-    let mut chosen: Vec<usize> = Vec::with_capacity(replicas);
-    for slot in 0..replicas {
-        let (mut in_dc, mut in_rack) = (BTreeMap::new(), BTreeMap::new());
-        for member in &chosen {
-            let locality = &candidates[*member].locality;
-            *in_dc.entry(locality.data_centre()).or_insert(0_usize) += 1;
-            *in_rack.entry(locality).or_insert(0_usize) += 1;
+/// A data centre or a rack: how many candidates stand there, and what they carry.
+#[derive(Debug, Clone, Copy, Default)]
+struct Area {
+    brokers: usize,
+    in_topic: usize,
+    in_cluster: usize,
+    in_partition: usize,
+}
+
+impl Area {
+    /// Replicas of this partition, then load per broker in thousandths.
+    fn cost(&self) -> (usize, usize, usize) {
+        let per_broker = |load: usize| load * 1_000 / self.brokers.max(1);
+        (self.in_partition, per_broker(self.in_topic), per_broker(self.in_cluster))
+    }
+}
+
+/// Candidates with the areas they stand in.
+struct Map {
+    candidates: Vec<Candidate>,
+    /// Index into `dcs` and `racks` by candidate.
+    seats: Vec<(usize, usize)>,
+    dcs: Vec<Area>,
+    racks: Vec<Area>,
+}
+
+impl Map {
+    fn new(candidates: Vec<Candidate>) -> Self {
+        let (mut dc_numbers, mut rack_numbers) = (BTreeMap::new(), BTreeMap::new());
+        let mut seats = Vec::with_capacity(candidates.len());
+        for candidate in &candidates {
+            let dcs = dc_numbers.len();
+            let dc = *dc_numbers.entry(candidate.locality.data_centre()).or_insert(dcs);
+            let racks = rack_numbers.len();
+            seats.push((dc, *rack_numbers.entry(&candidate.locality).or_insert(racks)));
         }
-        let cost = |index: &usize| {
-            let c = &candidates[*index];
-            let dc = in_dc.get(&c.locality.data_centre()).copied().unwrap_or(0);
-            let rack = in_rack.get(&c.locality).copied().unwrap_or(0);
-            (dc, rack, c.in_topic, c.in_cluster, lot(seed, number, slot, c.id))
-        };
-        let best = (0..candidates.len()).filter(|i| !chosen.contains(i)).min_by_key(cost);
-        let Some(best) = best else { break };
-        chosen.push(best);
+        let (dcs, racks) = (vec![Area::default(); dc_numbers.len()], vec![Area::default(); rack_numbers.len()]);
+        let mut map = Self { candidates: candidates.clone(), seats, dcs, racks };
+        for (index, candidate) in candidates.iter().enumerate() {
+            map.areas(index, |area| {
+                area.brokers += 1;
+                area.in_topic += candidate.in_topic;
+                area.in_cluster += candidate.in_cluster;
+            });
+        }
+        map
     }
-    for member in &chosen {
-        candidates[*member].in_topic += 1;
-        candidates[*member].in_cluster += 1;
-    }
-    lead(candidates, &mut chosen, number, seed);
-    chosen.iter().map(|i| candidates[*i].id).collect()
-}
 
-/// Puts the member first that is first least often; the others follow by lot, so that the leaderships of one broker
-/// that dies fall on different ones.
-fn lead(candidates: &mut [Candidate], chosen: &mut [usize], number: u32, seed: u64) {
-    chosen.sort_by_key(|i| lot(seed ^ u64::MAX, number, 0, candidates[*i].id));
-    let first = (0..chosen.len()).min_by_key(|at| (candidates[chosen[*at]].first_in_topic, *at));
-    if let Some(first) = first {
-        chosen[..=first].rotate_right(1);
-        candidates[chosen[0]].first_in_topic += 1;
+    fn areas(&mut self, candidate: usize, mut change: impl FnMut(&mut Area)) {
+        let (dc, rack) = self.seats[candidate];
+        change(&mut self.dcs[dc]);
+        change(&mut self.racks[rack]);
+    }
+
+    fn place_one(&mut self, number: u32, replicas: usize, seed: u64) -> Vec<BrokerId> {
+        let mut chosen: Vec<usize> = Vec::with_capacity(replicas);
+        for slot in 0..replicas {
+            let cost = |index: &usize| {
+                let (c, (dc, rack)) = (&self.candidates[*index], self.seats[*index]);
+                let lot = lot(seed, number, slot, c.id);
+                (self.dcs[dc].cost(), self.racks[rack].cost(), c.in_topic, c.in_cluster, lot)
+            };
+            let best = (0..self.candidates.len()).filter(|i| !chosen.contains(i)).min_by_key(cost);
+            let Some(best) = best else { break };
+            chosen.push(best);
+            self.areas(best, |area| area.in_partition += 1);
+        }
+        for member in &chosen {
+            self.candidates[*member].in_topic += 1;
+            self.candidates[*member].in_cluster += 1;
+            self.areas(*member, |area| {
+                area.in_partition = 0;
+                area.in_topic += 1;
+                area.in_cluster += 1;
+            });
+        }
+        self.lead(&mut chosen, number, seed);
+        chosen.iter().map(|i| self.candidates[*i].id).collect()
+    }
+
+    /// Puts the member first that is first least often; the others follow by lot, so that the leaderships of one broker
+    /// that dies fall on different ones.
+    fn lead(&mut self, chosen: &mut [usize], number: u32, seed: u64) {
+        let candidates = &mut self.candidates;
+        chosen.sort_by_key(|i| lot(seed ^ u64::MAX, number, 0, candidates[*i].id));
+        let first = (0..chosen.len()).min_by_key(|at| (candidates[chosen[*at]].first_in_topic, *at));
+        if let Some(first) = first {
+            chosen[..=first].rotate_right(1);
+            candidates[chosen[0]].first_in_topic += 1;
+        }
     }
 }
 
