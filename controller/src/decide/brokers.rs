@@ -162,12 +162,11 @@ pub(super) fn heartbeat(
     sessions.wish_decided(command.broker);
     let broker = current(draft.state(), command.broker, command.epoch)?.clone();
     let at = BrokerRef { broker: broker.id, epoch: broker.epoch };
+    let may_join = command.wants_unfence && !command.wants_shutdown;
     match broker.state {
-        BrokerState::Fenced if command.wants_unfence && !command.wants_shutdown => {
-            if why_fenced(draft.state(), sessions, &broker, now).is_empty() {
-                draft.push(Fact::BrokerUnfenced(at));
-                sessions.unfenced(broker.id, now);
-            }
+        BrokerState::Fenced if may_join && why_fenced(draft.state(), sessions, &broker, now).is_empty() => {
+            draft.push(Fact::BrokerUnfenced(at));
+            sessions.unfenced(broker.id, now);
         }
         BrokerState::Active if command.wants_shutdown => draft.push(Fact::BrokerShutdownBegan(at)),
         _ => {}

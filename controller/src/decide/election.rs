@@ -43,7 +43,7 @@ impl<'a> Electorate<'a> {
         let lost = |b: BrokerId| unproved == Some(b) || self.never_proves(b);
         let mut isr: Vec<_> =
             old.isr.iter().copied().filter(|b| self.image.brokers.is_active(*b) && !lost(*b)).collect();
-        let leader = self.candidate(old, &isr).or_else(|| self.from_elr(old, lost));
+        let leader = self.candidate(old, &isr).or_else(|| self.elr_candidate(old, lost));
         if let Some(leader) = leader.filter(|l| !isr.contains(l)) {
             isr = vec![leader];
         }
@@ -82,7 +82,7 @@ impl<'a> Electorate<'a> {
             .or_else(|| in_order(old, isr).next())
     }
 
-    fn from_elr(&self, old: &Partition, lost: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
+    fn elr_candidate(&self, old: &Partition, lost: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
         in_order(old, &old.elr).find(|b| self.image.brokers.is_active(*b) && !lost(*b))
     }
 

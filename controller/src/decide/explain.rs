@@ -68,10 +68,11 @@ fn findings(image: &MetadataImage, topic: &Topic, state: &Partition) -> Vec<Stri
     }
     let absent = state.replicas.iter().filter(|b| !state.isr.contains(b));
     found.extend(absent.map(|b| why_absent(image, state, *b)));
-    if let (Some(leader), Some(first)) = (state.leader, state.replicas.first()) {
-        if leader != *first {
-            found.push(format!("the preferred leader is broker {first}; leadership returns once it is in the ISR and has been active for a while"));
-        }
+    if let (Some(leader), Some(first)) = (state.leader, state.replicas.first())
+        && leader != *first
+    {
+        let text = "leadership returns once it is in the ISR and has been active for a while";
+        found.push(format!("the preferred leader is broker {first}; {text}"));
     }
     found
 }

@@ -92,7 +92,8 @@ fn bad_registrations_name_field_value_and_limit() {
 
 #[test]
 fn proof_is_admitted_only_with_the_same_directory_and_the_last_unfenced_epoch() {
-    let cases: [(&str, fn(&mut Register, BrokerEpoch), bool); 4] = [
+    type Change = fn(&mut Register, BrokerEpoch);
+    let cases: [(&str, Change, bool); 4] = [
         ("knows it", |c, e| c.previous_epoch = Some(e), true),
         ("knows none", |c, _| c.previous_epoch = None, false),
         ("knows an older one", |c, e| c.previous_epoch = Some(BrokerEpoch(e.0 - 1)), false),

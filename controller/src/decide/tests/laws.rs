@@ -492,13 +492,14 @@ impl Model {
 
     fn note_new_partitions(&mut self) {
         for at in self.at() {
-            if !self.committed.contains_key(&at) {
-                self.committed.insert(at, 0);
-                for replica in &self.image.topics.partition(at).expect("live").replicas {
-                    let node = self.nodes.get_mut(&replica.0).expect("known");
-                    node.ends.insert(at, 0);
-                }
+            if self.committed.contains_key(&at) {
+                continue;
             }
+            for replica in &self.image.topics.partition(at).expect("live").replicas {
+                let node = self.nodes.get_mut(&replica.0).expect("known");
+                node.ends.insert(at, 0);
+            }
+            self.committed.insert(at, 0);
         }
     }
 
