@@ -142,9 +142,8 @@ impl Decider {
     pub async fn run(mut self) {
         let mut lead = self.quorum.lead();
         loop {
-            let Lead::Me { term } = lead.borrow_and_update().clone() else {
-                if self.refuse_until(&mut lead).await { continue } else { return }
-            };
+            let now = lead.borrow_and_update().clone();
+            let Lead::Me { term } = now else { if self.refuse_until(&mut lead).await { continue } else { return } };
             if self.quorum.barrier(term).await.is_err() {
                 self.refuse_queued();
                 tokio::time::sleep(BARRIER_RETRY).await;

@@ -108,6 +108,9 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest wait for a membership change, catching up of learners included.
 pub const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Longest wait when a failed membership change is cleaned up after.
+pub const MEMBERSHIP_REPAIR_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Voters a cluster may have. Each entry waits for a majority; more voters cost speed and gain nothing.
 pub const VOTERS_MAX: usize = 9;
 

@@ -4,7 +4,7 @@
 use super::guard::{DcVerdict, LayoutRefused, check_layout, verdicts};
 use super::types::TypeConfig;
 use super::{Lead, Quorum, VoterId, VoterNode, VoterSpec};
-use crate::limits::{MEMBERSHIP_DEADLINE, VOTERS_MAX};
+use crate::limits::{MEMBERSHIP_REPAIR_DEADLINE, VOTERS_MAX};
 use openraft::ChangeMembers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -77,16 +77,16 @@ pub enum ChangeError {
 type Members = BTreeMap<VoterId, VoterNode>;
 
 impl Quorum {
-    /// Changes the voters.
+    /// Changes the voters, within `limit`.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn change_voters(&self, change: VoterChange) -> Result<VoterChanged, ChangeError> {
+    pub async fn change_voters(&self, change: VoterChange, limit: Duration) -> Result<VoterChanged, ChangeError> {
         let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeError::InProgress)?;
         if !matches!(*self.lead.borrow(), Lead::Me { .. }) {
             return Err(ChangeError::NotLeader);
         }
-        let deadline = Instant::now() + MEMBERSHIP_DEADLINE;
+        let deadline = Instant::now() + limit;
         if self.status().joint && !change.dry_run {
             self.flatten(deadline).await?;
         }
@@ -146,7 +146,7 @@ impl Quorum {
     /// Takes a learner out again. Best effort: as a learner it harms nobody.
     async fn forget(&self, voter: VoterId) {
         let remove = ChangeMembers::RemoveNodes(BTreeSet::from([voter]));
-        if let Err(error) = self.change(remove, false, Instant::now() + MEMBERSHIP_DEADLINE / 4).await {
+        if let Err(error) = self.change(remove, false, Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await {
             tracing::warn!(%voter, %error, "learner stays in the membership");
         }
     }
@@ -155,7 +155,7 @@ impl Quorum {
         let outcome = self.change(ChangeMembers::ReplaceAllVoters(target), false, deadline).await;
         if outcome.is_err()
             && self.status().joint
-            && let Err(error) = self.flatten(Instant::now() + MEMBERSHIP_DEADLINE / 4).await
+            && let Err(error) = self.flatten(Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await
         {
             tracing::warn!(%error, "membership stays joint; the next change flattens it");
         }

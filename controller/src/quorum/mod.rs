@@ -218,6 +218,11 @@ impl Quorum {
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.hand_over().await;
+        self.end().await;
+    }
+
+    async fn end(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not shut down in order");
         }

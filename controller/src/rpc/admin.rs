@@ -7,6 +7,7 @@ use super::{Context, admin_wire as convert_admin};
 use crate::clock;
 use crate::decide::command::{AlterConfigs, Command, ConfigTarget, CreatePartitions, CreateTopic, DeleteTopic, Reply};
 use crate::decide::explain;
+use crate::limits::MEMBERSHIP_DEADLINE;
 use crate::quorum::{ChangeError, VoterChange};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::TopicId;
@@ -197,7 +198,7 @@ impl Admin for AdminService {
             force: request.force,
             dry_run: request.dry_run,
         };
-        let changed = self.0.quorum.change_voters(change).await;
+        let changed = self.0.quorum.change_voters(change, MEMBERSHIP_DEADLINE).await;
         let changed = changed.map_err(|e| self.0.with_hint(change_error(&e)))?;
         Ok(Response::new(wire::ChangeVotersResponse {
             verdicts: changed.verdicts.into_iter().map(convert_admin::verdict).collect(),
