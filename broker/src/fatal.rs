@@ -75,3 +75,16 @@ impl Halt {
         (self.0)(fatal);
     }
 }
+
+/// Ends the process when a thread that holds it panics: what the thread left half done must not be worked with.
+#[derive(Debug)]
+pub struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seawall broker: a thread panicked; stopping at once");
+            std::process::abort();
+        }
+    }
+}

@@ -55,3 +55,38 @@ pub const WAITERS_PER_PARTITION: usize = 10_000;
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Time between checkpoints of high watermarks, ms: what a restart may have to learn again from the ISR.
 pub const CHECKPOINT_MS: u64 = 5_000;
+/// Partition directories opened at a time at start: reading is quick, the syncs of recovery overlap.
+pub const RECOVERY_THREADS: usize = 8;
+/// Events waiting for the lifecycle task at most: a few heartbeats of every controller.
+pub const LIFECYCLE_QUEUE: usize = 256;
+/// Longest sleep of the lifecycle task, ms: it wakes for heartbeats anyway, this bounds how late a stop is seen.
+pub const LIFECYCLE_TICK_MS: u64 = 1_000;
+/// Time for one registration or proof chunk, all attempts, ms: longer than a controller failover.
+pub const REGISTER_DEADLINE_MS: u64 = 5_000;
+/// Partitions named in one chunk of a restart proof: 5 bytes each, far below the message limit.
+pub const PROOF_PARTITIONS_PER_REQUEST: usize = 50_000;
+/// How long a request for a topic that this broker has not heard of waits for the news, ms: the feed is that far behind at
+/// most while all is well.
+pub const UNKNOWN_TOPIC_PATIENCE_MS: u64 = 500;
+/// Unit of the produce budget, bytes: a semaphore counts in it.
+pub const BUDGET_UNIT_BYTES: usize = 1_024;
+/// Bytes of batches that a broker works on at once; streams wait beyond it. Small against memory, large against a second
+/// of one disk's syncs.
+pub const PRODUCE_BUDGET_BYTES: usize = 256 << 20;
+/// Requests of one produce stream that wait for their answers: small batches at a round trip of 100 ms.
+pub const PRODUCE_IN_FLIGHT_PER_STREAM: usize = 4_096;
+/// Longest time a produce or delete-records waits, ms.
+pub const PRODUCE_TIMEOUT_MS_MAX: u64 = 120_000;
+/// Partitions in one fetch or list-offsets request.
+pub const FETCH_PARTITIONS_MAX: usize = 10_000;
+/// Longest wait of a fetch for more bytes, ms.
+pub const FETCH_WAIT_MS_MAX: u64 = 30_000;
+/// Bytes of one fetch answer, one batch excepted: with the largest batch it fits the message limit.
+pub const FETCH_BYTES_MAX: usize = 16 << 20;
+/// Free bytes below which produce is refused: room for every segment's reserve and for metadata, before the disk is full.
+pub const DISK_FLOOR_BYTES: u64 = 128 << 20;
+/// Time between looks at the free space, ms: at 1 GB/s a disk loses eight times the floor's part of it; preallocation
+/// catches what this misses.
+pub const DISK_CHECK_MS: u64 = 1_000;
+/// Time between questions for the voters, ms: a replaced controller is found before its predecessor is missed.
+pub const VOTERS_REFRESH_MS: u64 = 5_000;

@@ -73,6 +73,9 @@ pub struct Expected {
 pub struct BrokerState {
     /// Epoch of the last registration.
     pub broker_epoch: u64,
+    /// The registration under which this directory was last unfenced, while the last one is not known to have been:
+    /// a process that dies between the two must not cost what the earlier one could prove.
+    pub earlier_epoch: Option<u64>,
     /// Boot of the machine at that time, if known: while it lasts the page cache does.
     pub boot_id: Option<String>,
 }

@@ -1,4 +1,91 @@
 //! What requests mean: check, find the shard, wait, shape the answer. No state of their own; the gRPC services and,
 //! later, the Kafka listener stand on the same handlers.
 
+pub mod fetch;
+pub mod offsets;
+pub mod produce;
 pub mod routing;
+
+use protocol::error::{ApiError, ErrorCode};
+use protocol::ids::{BrokerId, TopicPartition};
+use protocol::metadata::image::MetadataImage;
+use protocol::rpc::convert::{topic_id, uuid};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+use crate::lease_cell::LeaseCell;
+use crate::limits;
+use crate::metadata::follower::Images;
+use crate::shard::Shards;
+
+/// What handlers need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// This broker.
+    pub me: BrokerId,
+    /// Images that every shard has taken.
+    pub images: Arc<Images>,
+    /// Shards.
+    pub shards: Shards,
+    /// The lease, for answers that were put together over several turns.
+    pub lease: LeaseCell,
+    /// Budget for batches being written, in units of [`limits::BUDGET_UNIT_BYTES`].
+    pub produce_budget: Arc<Semaphore>,
+}
+
+impl Context {
+    /// The partition that a request names, in an image that knows it. A topic that this broker has not heard of yet may
+    /// be news that is on its way: it is waited for a little.
+    async fn partition(&self, topic: &[u8], partition: u32) -> Result<(TopicPartition, Arc<MetadataImage>), ApiError> {
+        let at = TopicPartition { topic: topic_id(topic)?, partition };
+        let image = self.images.load();
+        if let Ok(()) = exists(&image, at) {
+            return Ok((at, image));
+        }
+        let mut applied = self.images.subscribe();
+        let patience = Duration::from_millis(limits::UNKNOWN_TOPIC_PATIENCE_MS);
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let image = self.images.load();
+            match exists(&image, at) {
+                Ok(()) => return Ok((at, image)),
+                Err(error) => {
+                    let waited = tokio::time::timeout_at(deadline, applied.changed()).await;
+                    if !matches!(waited, Ok(Ok(()))) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Refuses messages of another cluster. Empty = unchecked.
+    fn check_cluster(&self, cluster_id: &[u8]) -> Result<(), ApiError> {
+        if cluster_id.is_empty() {
+            return Ok(());
+        }
+        let (given, ours) = (uuid("cluster_id", cluster_id)?, self.images.load().cluster.cluster_id);
+        if given == ours {
+            return Ok(());
+        }
+        Err(ApiError::bad(ErrorCode::WrongCluster, "cluster_id", given, ours))
+    }
+}
+
+fn exists(image: &MetadataImage, at: TopicPartition) -> Result<(), ApiError> {
+    let Some(topic) = image.topics.get(at.topic).filter(|t| t.is_live()) else {
+        return Err(ApiError::bad(ErrorCode::UnknownTopic, "topic_id", at.topic, "a topic that exists"));
+    };
+    let count = topic.partitions.len();
+    if topic.partition(at.partition).is_none() {
+        let limit = format!("0 to {}", count.saturating_sub(1));
+        return Err(ApiError::bad(ErrorCode::UnknownPartition, "partition", at.partition, limit));
+    }
+    Ok(())
+}
+
+/// A shard that ended before it answered.
+fn gone() -> ApiError {
+    ApiError::new(ErrorCode::ShuttingDown, "this broker is stopping")
+}

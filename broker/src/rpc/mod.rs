@@ -2,4 +2,6 @@
 //! nothing here decides.
 
 pub mod admin;
+pub mod data;
+pub mod listen;
 pub mod replication;

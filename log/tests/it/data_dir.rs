@@ -136,7 +136,7 @@ fn restart_evidence_is_durable_and_the_clean_marker_is_taken_back() {
     let disk = formatted();
     let dir = open(&disk).expect("open");
     assert_eq!(dir.broker_state().expect("load"), None);
-    let state = BrokerState { broker_epoch: 9, boot_id: dir.boot_id().expect("boot id") };
+    let state = BrokerState { broker_epoch: 9, earlier_epoch: Some(7), boot_id: dir.boot_id().expect("boot id") };
     dir.store_broker_state(&state).expect("store");
     dir.mark_clean_shutdown(9).expect("mark");
     disk.crash(&mut || false);

@@ -1,0 +1,362 @@
+//! Carries out what `state` decides: registers, stores the epoch, proves, sends heartbeats, publishes the lease.
+//!
+//! Runs on the control runtime, apart from the shards, so that load on the data path never costs a lease.
+//! Never: decides when. Invariant: a step sees the time at which it is made, and the lease reaches the shards before
+//! anything else follows from it.
+
+use log::data_dir::{BrokerState, DataDir};
+use protocol::error::{ApiError, ErrorCode};
+use protocol::ids::{BrokerEpoch, BrokerId, ControllerId};
+use protocol::metadata::record::{Endpoint, METADATA_VERSION_MAX, METADATA_VERSION_MIN};
+use protocol::rpc::channel::lifecycle_client;
+use protocol::rpc::convert::{cluster_ref, topic_id_bytes, uuid_bytes};
+use protocol::rpc::pb::common::v1::ClusterRef;
+use protocol::rpc::pb::lifecycle::v1 as wire;
+use protocol::timers::Timers;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::heartbeats::Heartbeats;
+use super::state::{Effect, FatalReason, Heartbeat, HeartbeatAnswer, ImageFacts, Input, Lifecycle, Phase};
+use crate::clock;
+use crate::evidence::Evidence;
+use crate::fatal::{Fatal, Halt};
+use crate::lease_cell::LeaseCell;
+use crate::limits;
+use crate::link::{CallOptions, Controllers, Repeat};
+use crate::metadata::follower::Images;
+use crate::metrics;
+use crate::shard::Shards;
+use crate::shard::message::Control;
+
+/// What happened outside.
+#[derive(Debug)]
+pub(super) enum Event {
+    Answer(HeartbeatAnswer),
+    Registered(Result<wire::RegisterResponse, ApiError>),
+    EpochStored(BrokerEpoch),
+    Proof(Result<(), ApiError>),
+}
+
+/// Who this process is, for `Register`.
+#[derive(Debug, Clone)]
+pub struct Registrant {
+    /// The broker's number.
+    pub me: BrokerId,
+    /// Made at start.
+    pub incarnation: Uuid,
+    /// What nodes dial.
+    pub internal: Endpoint,
+    /// What applications dial.
+    pub client: Endpoint,
+    /// `region/dc/rack`
+    pub locality: String,
+    /// Its data directory.
+    pub directory: Uuid,
+}
+
+/// What the task needs.
+pub struct LifecycleParts {
+    /// Who this is.
+    pub registrant: Registrant,
+    /// Timers of the cluster.
+    pub timers: Timers,
+    /// The data directory.
+    pub data: Arc<DataDir>,
+    /// What this start can prove.
+    pub evidence: Arc<Evidence>,
+    /// Images.
+    pub images: Arc<Images>,
+    /// Controllers.
+    pub controllers: Controllers,
+    /// Where the lease goes.
+    pub lease: LeaseCell,
+    /// Shards.
+    pub shards: Shards,
+    /// Rung to change the feed's source.
+    pub change_source: Arc<Notify>,
+    /// Told the epoch once it is durable.
+    pub registered: watch::Sender<Option<BrokerEpoch>>,
+    /// Where the broker is in its life, for `/readyz`.
+    pub phase: watch::Sender<Phase>,
+    /// Asked to stop.
+    pub stop_asked: CancellationToken,
+    /// The end of the road.
+    pub halt: Halt,
+}
+
+/// The running task.
+pub struct LifecycleTask {
+    parts: Arc<LifecycleParts>,
+    state: Lifecycle,
+    heartbeats: Heartbeats,
+    events: mpsc::Sender<Event>,
+    queue: mpsc::Receiver<Event>,
+    /// The registration whose proof the controller will take, if any.
+    admissible: Arc<AtomicBool>,
+    claimed: BrokerEpoch,
+    ended: Option<bool>,
+}
+
+impl LifecycleTask {
+    /// Takes its parts.
+    #[must_use]
+    pub fn new(parts: LifecycleParts) -> Self {
+        let (events, queue) = mpsc::channel(limits::LIFECYCLE_QUEUE);
+        let pause_max = Duration::from_millis(parts.timers.broker_heartbeat_ms);
+        let heartbeats =
+            Heartbeats::new(parts.controllers.clone(), events.clone(), CancellationToken::new(), pause_max);
+        Self {
+            state: Lifecycle::new(parts.timers),
+            parts: Arc::new(parts),
+            heartbeats,
+            events,
+            queue,
+            admissible: Arc::default(),
+            claimed: BrokerEpoch(0),
+            ended: None,
+        }
+    }
+
+    /// Until life in the cluster is over; true if leaderships had moved first.
+    pub async fn run(mut self) -> bool {
+        let mut images = self.parts.images.subscribe();
+        let mut recovered = false;
+        let mut stop_told = false;
+        loop {
+            let wait = self.until_deadline();
+            let stop_asked = self.parts.stop_asked.clone();
+            tokio::select! {
+                event = self.queue.recv() => {
+                    if let Some(event) = event {
+                        self.on_event(event);
+                    }
+                }
+                changed = images.changed() => {
+                    let image = self.parts.images.load();
+                    ::metrics::gauge!(metrics::METADATA_BATCH).set(image.batch_no.0 as f64);
+                    let facts = ImageFacts::of(&image, self.parts.registrant.me);
+                    self.step(Input::Image(facts));
+                    self.step(Input::Reconciled(image.batch_no));
+                    // Directories are recovered before this task starts; the claim needs an image.
+                    if changed.is_ok() && image.cluster.is_formed() && !recovered {
+                        recovered = true;
+                        self.step(Input::Recovered);
+                    }
+                }
+                () = stop_asked.cancelled(), if !stop_told => {
+                    stop_told = true;
+                    self.step(Input::Stop);
+                }
+                () = tokio::time::sleep(wait) => self.step(Input::Tick),
+            }
+            self.parts.phase.send_replace(self.state.phase());
+            if let Some(released) = self.ended {
+                return released;
+            }
+        }
+    }
+
+    fn until_deadline(&self) -> Duration {
+        let now = clock::now();
+        let next = self.state.next_deadline().unwrap_or(now + limits::LIFECYCLE_TICK_MS);
+        Duration::from_millis(next.saturating_sub(now).min(limits::LIFECYCLE_TICK_MS))
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Answer(answer) => self.step(Input::Answer(answer)),
+            Event::Registered(Ok(response)) => {
+                tracing::info!(epoch = response.broker_epoch, admissible = response.proof_admissible, "registered");
+                self.admissible.store(response.proof_admissible, Ordering::Relaxed);
+                self.step(Input::Registered { epoch: BrokerEpoch(response.broker_epoch) });
+            }
+            Event::Registered(Err(error)) => {
+                tracing::warn!(%error, "not registered");
+                self.step(Input::RegisterFailed(error.code));
+            }
+            Event::EpochStored(epoch) => {
+                for shard in self.parts.shards.iter() {
+                    shard.control(Control::Registered(epoch));
+                }
+                self.parts.registered.send_replace(Some(epoch));
+                self.step(Input::EpochStored);
+            }
+            Event::Proof(Ok(())) => self.step(Input::ProofTaken),
+            Event::Proof(Err(error)) => {
+                tracing::warn!(%error, "the restart proof was not taken");
+                self.step(Input::ProofFailed(error.code));
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.state.step(input, clock::now(), &mut effects);
+        for effect in effects {
+            self.run_effect(effect);
+        }
+    }
+
+    fn run_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Register => self.register(),
+            Effect::StoreEpoch(epoch) => self.store_epoch(epoch),
+            Effect::Prove(epoch) => self.prove(epoch),
+            Effect::Heartbeat(heartbeat) => {
+                let request = self.heartbeat(heartbeat);
+                self.heartbeats.send(&request);
+            }
+            Effect::Lease(lease) => {
+                self.parts.lease.set(lease);
+                let remaining = lease.valid_until as f64 - clock::now() as f64;
+                ::metrics::gauge!(metrics::LEASE_MS).set(remaining);
+            }
+            Effect::ActiveController(number) => self.active_changed(number),
+            Effect::ChangeFeedSource => self.parts.change_source.notify_one(),
+            Effect::Stopped { released } => self.ended = Some(released),
+            Effect::Fatal(reason) => {
+                let fatal = match reason {
+                    FatalReason::Replaced { .. } => Fatal::Replaced(reason.to_string()),
+                    FatalReason::Refused(_) => Fatal::Metadata(reason.to_string()),
+                };
+                self.parts.lease.set(crate::replica::lease::Lease::NONE);
+                self.parts.halt.halt(&fatal);
+                self.ended = Some(false);
+            }
+        }
+    }
+
+    fn active_changed(&self, number: ControllerId) {
+        if let Some(endpoint) = self.heartbeats.endpoint(number) {
+            tracing::info!(controller = %format!("{}:{}", endpoint.host, endpoint.port), "active controller");
+            self.parts.controllers.set_active(endpoint);
+        }
+        for shard in self.parts.shards.iter() {
+            shard.control(Control::ActiveControllerChanged);
+        }
+    }
+
+    fn cluster(&self) -> ClusterRef {
+        let image = self.parts.images.load();
+        cluster_ref(self.parts.data.identity().cluster_id, image.cluster.incarnation)
+    }
+
+    fn heartbeat(&self, heartbeat: Heartbeat) -> wire::HeartbeatRequest {
+        wire::HeartbeatRequest {
+            cluster: Some(self.cluster()),
+            broker_id: self.parts.registrant.me.0,
+            broker_epoch: heartbeat.epoch.0,
+            seq: heartbeat.seq,
+            applied_batch_no: heartbeat.applied.0,
+            wants_unfence: heartbeat.wants_unfence,
+            wants_shutdown: heartbeat.wants_shutdown,
+        }
+    }
+
+    fn register(&mut self) {
+        let image = self.parts.images.load();
+        let who = &self.parts.registrant;
+        let last_unfenced = image.brokers.get(who.me).and_then(|b| b.last_unfenced_epoch);
+        self.claimed = self.parts.evidence.claim(last_unfenced);
+        let request = wire::RegisterRequest {
+            cluster: Some(self.cluster()),
+            broker_id: who.me.0,
+            incarnation: uuid_bytes(who.incarnation),
+            internal: Some((&who.internal).into()),
+            client: Some((&who.client).into()),
+            locality: who.locality.clone(),
+            directories: vec![uuid_bytes(who.directory)],
+            min_metadata_version: u32::from(METADATA_VERSION_MIN),
+            max_metadata_version: u32::from(METADATA_VERSION_MAX),
+            previous_broker_epoch: self.claimed.0,
+            clean_shutdown: self.parts.evidence.is_clean(self.claimed),
+        };
+        let (parts, events) = (self.parts.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let options = CallOptions::command(Repeat::Harmless, Duration::from_millis(limits::REGISTER_DEADLINE_MS));
+            let call = parts.controllers.call(options, |channel| {
+                let (mut client, request) = (lifecycle_client(channel), request.clone());
+                async move { client.register(request).await }
+            });
+            events.send(Event::Registered(call.await)).await.ok();
+        });
+    }
+
+    /// The epoch is durable before this broker asks to be unfenced. The claimed one stays beside it until then.
+    fn store_epoch(&self, epoch: BrokerEpoch) {
+        let (parts, events, claimed) = (self.parts.clone(), self.events.clone(), self.claimed);
+        tokio::task::spawn_blocking(move || {
+            let stored = parts.data.boot_id().and_then(|boot_id| {
+                let earlier_epoch = (claimed.0 != 0).then_some(claimed.0);
+                parts.data.store_broker_state(&BrokerState { broker_epoch: epoch.0, earlier_epoch, boot_id })
+            });
+            match stored {
+                Ok(()) => {
+                    events.blocking_send(Event::EpochStored(epoch)).ok();
+                }
+                Err(error) => parts.halt.halt(&Fatal::Disk(format!("broker state: {error}"))),
+            }
+        });
+    }
+
+    fn prove(&self, epoch: BrokerEpoch) {
+        let (parts, events) = (self.parts.clone(), self.events.clone());
+        let claimed = self.admissible.load(Ordering::Relaxed).then_some(self.claimed);
+        let cluster = self.cluster();
+        tokio::spawn(async move {
+            let outcome = send_proof(&parts, epoch, claimed, cluster).await;
+            events.send(Event::Proof(outcome)).await.ok();
+        });
+    }
+}
+
+/// Sends every provable place in chunks; the last chunk says so, even if it names nothing.
+async fn send_proof(
+    parts: &LifecycleParts,
+    epoch: BrokerEpoch,
+    claimed: Option<BrokerEpoch>,
+    cluster: ClusterRef,
+) -> Result<(), ApiError> {
+    let me = parts.registrant.me;
+    let image = parts.images.load();
+    let places = image.topics.places_of(me);
+    let proved: Vec<_> = places.filter(|at| claimed.is_some_and(|c| parts.evidence.proves(*at, c))).collect();
+    let mut chunks: Vec<&[_]> = proved.chunks(limits::PROOF_PARTITIONS_PER_REQUEST).collect();
+    if chunks.is_empty() {
+        chunks.push(&[]);
+    }
+    let count = chunks.len();
+    for (number, chunk) in chunks.into_iter().enumerate() {
+        let mut topics: BTreeMap<_, Vec<u32>> = BTreeMap::new();
+        for at in chunk {
+            topics.entry(at.topic).or_default().push(at.partition);
+        }
+        let proved = topics
+            .into_iter()
+            .map(|(topic, partitions)| wire::ProvedTopic { topic_id: topic_id_bytes(topic), partitions });
+        let request = wire::ProveRestartRequest {
+            cluster: Some(cluster.clone()),
+            broker_id: me.0,
+            broker_epoch: epoch.0,
+            proved: proved.collect(),
+            last: number + 1 == count,
+        };
+        let options = CallOptions::command(Repeat::Harmless, Duration::from_millis(limits::REGISTER_DEADLINE_MS));
+        let call = parts.controllers.call(options, |channel| {
+            let (mut client, request) = (lifecycle_client(channel), request.clone());
+            async move { client.prove_restart(request).await }
+        });
+        call.await.map_err(|error| match error.code {
+            ErrorCode::StaleBrokerEpoch => error,
+            _ => ApiError::new(ErrorCode::Timeout, error.message),
+        })?;
+    }
+    tracing::info!(proved = proved.len(), "restart proof sent");
+    Ok(())
+}

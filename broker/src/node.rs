@@ -1,0 +1,327 @@
+//! A broker process: builds its parts in order and stops them in reverse.
+//!
+//! Order: data directory (lock, identity), evidence, recovery of every partition, sockets, shards, feed, lifecycle
+//! (register, prove, heartbeats). Stop: leaders move away, listeners close, logs are closed cleanly, and only then the
+//! clean-shutdown marker is written.
+//! Never: installs a logger or a metrics recorder; those belong to the binary.
+
+mod background;
+mod storage;
+mod threads;
+
+use log::LogError;
+use log::data_dir::{DataDir, DataDirError};
+use log::storage::Storage;
+use protocol::ids::BrokerId;
+use protocol::metadata::record::Endpoint;
+use protocol::rpc::channel::Dialer;
+use protocol::timers::Timers;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::thread::JoinHandle;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::controller_queue::ControllerQueue;
+use crate::fatal::Halt;
+use crate::flush_pool::FlushPool;
+use crate::handlers::Context;
+use crate::http::Render;
+use crate::lease_cell::LeaseCell;
+use crate::lifecycle::state::Phase;
+use crate::lifecycle::task::Registrant;
+use crate::limits;
+use crate::link::Controllers;
+use crate::metadata::follower::Images;
+use crate::notes::NoteWriter;
+use crate::shard::{self, ShardParts, ShardQueues, ShardSender, Shards};
+use background::{Control, Tasks};
+use storage::Opening;
+use threads::{Listening, ShardThread};
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory: not formatted, in use, of another node or cluster, damaged.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Recovery met an error of the disk.
+    #[error("recovery: {0}")]
+    Recovery(#[from] LogError),
+    /// A listener's address is taken or not ours.
+    #[error("{key} {address}: {source}")]
+    Listen {
+        /// Config key.
+        key: &'static str,
+        /// As configured.
+        address: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A thread or runtime cannot be started, or a service not built.
+    #[error("{what}: {reason}")]
+    Build {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl StartError {
+    fn build(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |error| Self::Build { what, reason: error.to_string() }
+    }
+}
+
+/// The broker role.
+#[derive(Debug)]
+pub struct Broker;
+
+/// A started broker. Dropping it does not stop it; [`RunningBroker::stop`] does.
+pub struct RunningBroker {
+    id: BrokerId,
+    addresses: Addresses,
+    shared: Shared,
+    tasks: Tasks,
+    threads: Vec<JoinHandle<()>>,
+    data: Arc<DataDir>,
+}
+
+/// Where a broker listens.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// For applications.
+    pub client: SocketAddr,
+    /// For nodes.
+    pub internal: SocketAddr,
+    /// HTTP.
+    pub metrics: SocketAddr,
+}
+
+impl RunningBroker {
+    /// The broker's number.
+    #[must_use]
+    pub fn id(&self) -> BrokerId {
+        self.id
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Where it is in its life, as it changes.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.tasks.phase.clone()
+    }
+
+    /// Resolves when the broker wants to end of its own accord: an operator asked the cluster to shut it down.
+    pub async fn asked_to_stop(&self) {
+        self.shared.stop_asked.cancelled().await;
+    }
+
+    /// Ends cleanly: leaders move away first, every log is closed, and then the clean-shutdown marker is written.
+    /// True if all of that succeeded; else the next start has to prove what it can.
+    pub async fn stop(self) -> bool {
+        self.shared.stop_asked.cancel();
+        let released = self.tasks.lifecycle.await.unwrap_or(false);
+        self.shared.lease.set(crate::replica::lease::Lease::NONE);
+        self.shared.stop.cancel();
+        let mut closed = true;
+        for shard in self.shared.shards.iter() {
+            let (done, told) = oneshot::channel();
+            shard.control(shard::message::Control::Stop { done });
+            closed &= told.await.unwrap_or(false);
+        }
+        let epoch = *self.tasks.registered.borrow();
+        let (threads, data) = (self.threads, self.data);
+        drop(self.shared);
+        let finished = tokio::task::spawn_blocking(move || {
+            let joined = threads.into_iter().map(JoinHandle::join).all(|outcome| outcome.is_ok());
+            let marked = match epoch.filter(|_| closed && joined) {
+                Some(epoch) => data.mark_clean_shutdown(epoch.0).is_ok(),
+                None => false,
+            };
+            drop(data);
+            marked
+        });
+        let marked = finished.await.unwrap_or(false);
+        tracing::info!(broker = %self.id, released, marked, "stopped");
+        marked
+    }
+}
+
+struct Sockets {
+    client: StdListener,
+    internal: StdListener,
+    metrics: StdListener,
+    addresses: Addresses,
+}
+
+fn bind(key: &'static str, address: &str) -> Result<(StdListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { key, address: address.to_owned(), source };
+    let socket = StdListener::bind(address).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        let (client, client_at) = bind("client.listen", &config.client_listen)?;
+        let (internal, internal_at) = bind("internal.listen", &config.internal_listen)?;
+        let (metrics, metrics_at) = bind("metrics.listen", &config.metrics_listen)?;
+        let addresses = Addresses { client: client_at, internal: internal_at, metrics: metrics_at };
+        Ok(Self { client, internal, metrics, addresses })
+    }
+}
+
+fn advertised(configured: Option<&Endpoint>, bound: SocketAddr) -> Endpoint {
+    configured.cloned().unwrap_or_else(|| Endpoint { host: bound.ip().to_string(), port: bound.port() })
+}
+
+impl Broker {
+    /// Starts a broker on the runtime that calls this, which becomes its control runtime; shards get threads of their own.
+    /// Returns once it listens; registration goes on in the background.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: Config, storage: Arc<dyn Storage>, render: Render) -> Result<RunningBroker, StartError> {
+        Self::start_with(config, storage, render, Halt::process()).await
+    }
+
+    /// The same with another reaction to what is fatal.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_with(
+        config: Config,
+        storage: Arc<dyn Storage>,
+        render: Render,
+        halt: Halt,
+    ) -> Result<RunningBroker, StartError> {
+        let opening = Opening::open(&config, storage)?;
+        let sockets = Sockets::bind(&config)?;
+        let build = Build { config, sockets, halt, opening, dialer: Dialer::plain() };
+        build.run(render)
+    }
+}
+
+/// What `start` has gathered before the first thread runs.
+struct Build {
+    config: Config,
+    sockets: Sockets,
+    halt: Halt,
+    opening: Opening,
+    dialer: Dialer,
+}
+
+/// What every part shares.
+#[derive(Clone)]
+struct Shared {
+    images: Arc<Images>,
+    controllers: Controllers,
+    lease: LeaseCell,
+    shards: Shards,
+    disk_full: Arc<AtomicBool>,
+    stop: CancellationToken,
+    stop_asked: CancellationToken,
+}
+
+impl Build {
+    fn run(self, render: Render) -> Result<RunningBroker, StartError> {
+        let (senders, queues): (Vec<ShardSender>, Vec<ShardQueues>) =
+            (0..self.config.shards).map(|_| ShardSender::new()).unzip();
+        let shared = Shared {
+            images: Arc::default(),
+            controllers: Controllers::new(self.config.controllers.clone(), self.dialer.clone()),
+            lease: LeaseCell::default(),
+            shards: Shards::new(senders),
+            disk_full: Arc::default(),
+            stop: CancellationToken::new(),
+            stop_asked: CancellationToken::new(),
+        };
+        let Self { config, sockets, halt, opening, dialer } = self;
+        let Opening { data, registry, recovered, evidence, checkpoints } = opening;
+        let (flush_pool, mut threads) = FlushPool::start().map_err(StartError::build("flush threads"))?;
+        let (notes, note_thread) =
+            NoteWriter::start(registry, halt.clone()).map_err(StartError::build("registry thread"))?;
+        threads.push(note_thread);
+        let (controller, controller_end) = ControllerQueue::new();
+        let mut by_shard: Vec<BTreeMap<_, _>> = queues.iter().map(|_| BTreeMap::new()).collect();
+        for (at, opened) in recovered {
+            by_shard[shared.shards.index_of(at)].insert(at, opened);
+        }
+        let slots = Arc::new(AtomicU32::new(1));
+        let parts = queues.into_iter().zip(by_shard).enumerate().map(|(index, (queues, recovered))| ShardParts {
+            index,
+            shards: shared.shards.clone(),
+            sender: shared.shards.at(index).clone(),
+            queues,
+            me: config.node_id,
+            data: data.clone(),
+            recovered,
+            lease: shared.lease.clone(),
+            flush_pool: flush_pool.clone(),
+            notes: notes.clone(),
+            controller: controller.clone(),
+            images: shared.images.clone(),
+            dialer: dialer.clone(),
+            checkpoints: checkpoints.clone(),
+            slots: slots.clone(),
+            disk_full: shared.disk_full.clone(),
+            halt: halt.clone(),
+        });
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let listening = Listening::new(config.node_id, context(&config, &shared), &shared, &sockets, health)?;
+        // The shards' own clones keep the pool, the registry's writer and the queue alive; when they go, those end.
+        let parts: Vec<_> = parts.collect();
+        drop((flush_pool, notes, controller));
+        for parts in parts {
+            threads.push(ShardThread { parts, listening: listening.clone() }.start()?);
+        }
+        let Sockets { metrics, addresses, .. } = sockets;
+        let control = Control {
+            me: config.node_id,
+            timers: Timers::from_rtt(config.max_inter_dc_rtt_ms),
+            registrant: registrant(&config, &data, &addresses),
+            shared: shared.clone(),
+            data: data.clone(),
+            evidence,
+            halt,
+        };
+        let tasks = control.start(controller_end, metrics, render, reporter)?;
+        tracing::info!(broker = %config.node_id, client = %addresses.client, internal = %addresses.internal, "listening");
+        Ok(RunningBroker { id: config.node_id, addresses, shared, tasks, threads, data })
+    }
+}
+
+fn registrant(config: &Config, data: &DataDir, addresses: &Addresses) -> Registrant {
+    Registrant {
+        me: config.node_id,
+        incarnation: Uuid::new_v4(),
+        internal: advertised(config.internal_advertise.as_ref(), addresses.internal),
+        client: advertised(config.client_advertise.as_ref(), addresses.client),
+        locality: config.locality.to_string(),
+        directory: data.identity().directory,
+    }
+}
+
+fn context(config: &Config, shared: &Shared) -> Context {
+    let units = limits::PRODUCE_BUDGET_BYTES / limits::BUDGET_UNIT_BYTES;
+    Context {
+        me: config.node_id,
+        images: shared.images.clone(),
+        shards: shared.shards.clone(),
+        lease: shared.lease.clone(),
+        produce_budget: Arc::new(Semaphore::new(units)),
+    }
+}

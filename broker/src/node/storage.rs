@@ -1,0 +1,76 @@
+//! The first part of a start: the data directory and everything in it, before any socket or thread.
+//!
+//! Invariant: evidence that rests on the page cache is spent durably before recovery may change a log, and the
+//! clean-shutdown marker is gone durably before anything is served (DESIGN section 4).
+
+use log::data_dir::{BrokerState, DataDir, Expected, Role};
+use log::registry::Registry;
+use log::storage::Storage;
+use protocol::ids::TopicPartition;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::StartError;
+use crate::checkpoints::{Checkpoints, NoCheckpoints, SledCheckpoints};
+use crate::config::Config;
+use crate::evidence::Evidence;
+use crate::partition::Opened;
+use crate::recovery::recover;
+
+/// An opened data directory.
+pub(super) struct Opening {
+    pub(super) data: Arc<DataDir>,
+    pub(super) registry: Registry,
+    pub(super) recovered: BTreeMap<TopicPartition, Opened>,
+    pub(super) evidence: Arc<Evidence>,
+    pub(super) checkpoints: Arc<dyn Checkpoints>,
+}
+
+impl Opening {
+    pub(super) fn open(config: &Config, storage: Arc<dyn Storage>) -> Result<Self, StartError> {
+        let expected = Expected { cluster_id: None, node_id: config.node_id.0, role: Role::Broker };
+        let data = DataDir::open(storage, &config.data_dir, &expected)?;
+        let checkpoints = open_checkpoints(&data);
+        let mut evidence = take_evidence(&data)?;
+        let mut registry = Registry::open(data.storage(), &data.registry_dir())?;
+        let recovered = recover(&data, &mut registry, &*checkpoints)?;
+        evidence.found = recovered.found;
+        data.clear_clean_shutdown()?;
+        tracing::info!(
+            partitions = recovered.partitions.len(),
+            clean = evidence.clean.is_some(),
+            same_boot = evidence.same_boot,
+            "data directory opened"
+        );
+        Ok(Self {
+            data: Arc::new(data),
+            registry,
+            recovered: recovered.partitions,
+            evidence: Arc::new(evidence),
+            checkpoints,
+        })
+    }
+}
+
+fn open_checkpoints(data: &DataDir) -> Arc<dyn Checkpoints> {
+    let path = data.cache_dir().join("checkpoints");
+    match SledCheckpoints::open(&path) {
+        Some(checkpoints) => Arc::new(checkpoints),
+        None => {
+            tracing::warn!(path = %path.display(), "no checkpoints: high watermarks will be learned from the ISR");
+            Arc::new(NoCheckpoints)
+        }
+    }
+}
+
+fn take_evidence(data: &DataDir) -> Result<Evidence, StartError> {
+    let clean = data.clean_shutdown()?;
+    let Some(state) = data.broker_state()? else { return Ok(Evidence { clean, ..Evidence::default() }) };
+    let boot = data.boot_id()?;
+    let same_boot = state.boot_id.is_some() && state.boot_id == boot;
+    if clean.is_none() && state.boot_id.is_some() {
+        data.store_broker_state(&BrokerState { boot_id: None, ..state.clone() })?;
+    }
+    let (epoch, earlier) = (state.broker_epoch, state.earlier_epoch);
+    Ok(Evidence { epoch, earlier, clean, same_boot, found: BTreeMap::new() })
+}

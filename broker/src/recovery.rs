@@ -1,0 +1,130 @@
+//! Opening every partition directory at start: several at a time, damaged ones set aside, and what was found kept as
+//! evidence for the restart proof.
+//!
+//! Never: serves, writes a record, or decides what the evidence is worth.
+//! Invariant: a directory that the registry knows and the disk lacks is reported as lost, not as an empty log.
+
+use log::data_dir::DataDir;
+use log::registry::{Entry, Event, Registry};
+use log::{Log, LogConfig, LogError, Recovery};
+use parking_lot::Mutex;
+use protocol::ids::{TopicId, TopicPartition};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::checkpoints::Checkpoints;
+use crate::evidence::Found;
+use crate::limits;
+use crate::notes::{key, noted_policy};
+use crate::partition::Opened;
+
+/// One partition as found.
+#[derive(Debug)]
+struct One {
+    opened: Opened,
+    found: Found,
+    set_aside: bool,
+}
+
+/// Everything as found.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Logs, ready to be run.
+    pub partitions: BTreeMap<TopicPartition, Opened>,
+    /// Evidence for the proof.
+    pub found: BTreeMap<TopicPartition, Found>,
+}
+
+/// Opens every directory that exists or should.
+///
+/// # Errors
+/// The disk's; damage of a partition is no error here.
+pub fn recover(data: &DataDir, registry: &mut Registry, checkpoints: &dyn Checkpoints) -> Result<Recovered, LogError> {
+    let at = |topic, partition| TopicPartition { topic: TopicId(topic), partition };
+    let on_disk: BTreeSet<_> = data.partitions()?.into_iter().map(|(topic, n)| at(topic, n)).collect();
+    let known: BTreeMap<_, Entry> = registry.iter().map(|(key, e)| (at(key.topic, key.partition), *e)).collect();
+    let expected = known.iter().filter(|(_, e)| e.dir_created || e.set_aside).map(|(at, _)| *at);
+    let all: VecDeque<_> = on_disk.iter().copied().chain(expected).collect::<BTreeSet<_>>().into_iter().collect();
+    let queue = Mutex::new(all);
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..limits::RECOVERY_THREADS {
+            scope.spawn(|| {
+                loop {
+                    let Some(at) = queue.lock().pop_front() else { return };
+                    let entry = known.get(&at).copied().unwrap_or_default();
+                    let one = open_one(data, at, entry, on_disk.contains(&at));
+                    results.lock().push(one);
+                }
+            });
+        }
+    });
+    let mut recovered = Recovered::default();
+    let mut events = Vec::new();
+    for one in results.into_inner() {
+        let mut one = one?;
+        let at = one.opened.at;
+        if one.set_aside {
+            events.push((key(at), Event::SetAside));
+        }
+        one.opened.high_watermark = checkpoints.high_watermark(at);
+        recovered.found.insert(at, one.found);
+        recovered.partitions.insert(at, one.opened);
+    }
+    if !events.is_empty() {
+        registry.record(&events)?;
+    }
+    Ok(recovered)
+}
+
+fn open_one(data: &DataDir, at: TopicPartition, entry: Entry, on_disk: bool) -> Result<One, LogError> {
+    let dir = data.partition_dir(at.topic.0, at.partition);
+    let open = || Log::open(data.storage().clone(), &dir, LogConfig::default());
+    let expected = entry.dir_created && !entry.set_aside;
+    match open() {
+        Ok((log, recovery)) => {
+            let lost = (expected && !on_disk) || entry.set_aside;
+            if expected && !on_disk {
+                tracing::error!(partition = %at, "the registry knows this partition's directory, the disk does not: its data are lost here");
+            }
+            report(at, &recovery);
+            let found = found(&log, &recovery, entry, lost);
+            Ok(One { opened: opened(at, log, entry, lost), found, set_aside: false })
+        }
+        Err(LogError::Damaged(damage)) => {
+            let to = data.set_aside(at.topic.0, at.partition)?;
+            tracing::error!(partition = %at, %damage, to = %to.display(), "damaged: set aside, to be copied anew from its leader");
+            let (log, recovery) = open()?;
+            let found = found(&log, &recovery, entry, true);
+            Ok(One { opened: opened(at, log, Entry::default(), true), found, set_aside: true })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn report(at: TopicPartition, recovery: &Recovery) {
+    if let Some(cut) = &recovery.cut {
+        let (bytes, file) = (cut.bytes, cut.file.display());
+        tracing::warn!(partition = %at, bytes, %file, position = cut.position, reason = cut.reason, "a torn tail was cut");
+    }
+}
+
+fn found(log: &Log, recovery: &Recovery, entry: Entry, lost: bool) -> Found {
+    Found {
+        policy: entry.policy.map(noted_policy),
+        // An empty log whose directory was announced may have lost what no sync covered.
+        empty: log.end_offset() == 0 && recovery.cut.is_none() && !entry.dir_created,
+        whole: !lost,
+        cut_little: recovery.cut_at_most_one_unfinished_batch(),
+    }
+}
+
+fn opened(at: TopicPartition, log: Log, entry: Entry, damaged: bool) -> Opened {
+    Opened {
+        at,
+        log,
+        noted_policy: entry.policy.map(noted_policy),
+        directory_noted: entry.dir_created && !entry.set_aside,
+        damaged,
+        high_watermark: None,
+    }
+}
