@@ -188,3 +188,6 @@ pub(super) fn check_lists(
     })?;
     ensure(leader.is_none_or(|l| isr.contains(&l)), || format!("leader {leader:?} not in ISR {isr:?}"))
 }
+
+#[cfg(test)]
+mod tests;

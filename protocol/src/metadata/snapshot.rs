@@ -16,6 +16,7 @@ pub use stream::{SnapshotDecoder, SnapshotError};
 use super::batch::chain;
 use super::envelope::Envelope;
 use super::image::MetadataImage;
+use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use bytes::Bytes;
 use stream::ChunkWriter;
 
@@ -32,7 +33,10 @@ pub fn records(image: &MetadataImage) -> impl Iterator<Item = Restored> {
 /// Their concatenation is the snapshot; a decoder takes it cut anywhere.
 #[must_use]
 pub fn encode(image: &MetadataImage) -> Vec<Bytes> {
-    let mut writer = ChunkWriter::default();
+    encode_in(image, ChunkWriter::new(SNAPSHOT_CHUNK_BYTES))
+}
+
+fn encode_in(image: &MetadataImage, mut writer: ChunkWriter) -> Vec<Bytes> {
     let began = SnapshotBegan { batch_no: image.batch_no, chain_hash: image.chain_hash };
     writer.push(&Restored::SnapshotBegan(began).to_envelope());
     let (mut count, mut hash) = (0, 0);

@@ -7,7 +7,7 @@ use super::super::image::MetadataImage;
 use super::hashed;
 use super::rebuild::restore;
 use super::restored::{Restored, SnapshotEnded};
-use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_BYTES_MAX};
+use crate::limits::SNAPSHOT_CHUNK_BYTES_MAX;
 use bytes::Bytes;
 
 const HEAD_BYTES: usize = 8;
@@ -75,17 +75,21 @@ pub enum SnapshotError {
     LeftOver,
 }
 
-/// Packs envelopes into chunks.
-#[derive(Default)]
+/// Packs envelopes into chunks of at most `limit` bytes; one larger envelope stands alone.
 pub(super) struct ChunkWriter {
+    limit: usize,
     done: Vec<Bytes>,
     open: Vec<u8>,
 }
 
 impl ChunkWriter {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, done: Vec::new(), open: Vec::new() }
+    }
+
     pub(super) fn push(&mut self, envelope: &Envelope) {
         let bytes = postcard::to_stdvec(envelope).expect("envelopes hold only types that postcard can always write");
-        if !self.open.is_empty() && HEAD_BYTES + self.open.len() + bytes.len() > SNAPSHOT_CHUNK_BYTES {
+        if !self.open.is_empty() && HEAD_BYTES + self.open.len() + bytes.len() > self.limit {
             self.close();
         }
         self.open.extend_from_slice(&bytes);
