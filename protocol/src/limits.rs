@@ -25,7 +25,7 @@ pub const SNAPSHOT_PARTITIONS_PER_FACT: usize = 500;
 /// Smallest `max.inter.dc.rtt.ms`: below it the floors of the timers rule anyway.
 pub const RTT_MS_MIN: u64 = 1;
 
-/// Largest `max.inter.dc.rtt.ms`: half a ring round the earth and back takes less; above it an election takes over ten seconds.
+/// Largest `max.inter.dc.rtt.ms`: the farthest cities on earth measure about 300 ms; above it an election takes ten seconds and more.
 pub const RTT_MS_MAX: u64 = 400;
 
 /// `max.inter.dc.rtt.ms` when nothing is declared: data centres of one continent (DESIGN.md section 3).

@@ -134,7 +134,9 @@ impl Definition {
         }
     }
 
-    fn limit(&self) -> String {
+    /// What is allowed, in words.
+    #[must_use]
+    pub fn limit(&self) -> String {
         match self.kind {
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Kind::Word(words) => format!("one of {}", words.join(", ")),
@@ -343,3 +345,6 @@ impl MetadataImage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

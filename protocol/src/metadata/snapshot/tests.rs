@@ -1,3 +1,5 @@
+//! Damage, loss and forgery of snapshots; the round trip itself is a law (`metadata::laws`).
+
 use super::*;
 use crate::ids::{BatchNo, BrokerId};
 use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_PARTITIONS_PER_FACT};

@@ -1,3 +1,5 @@
+//! What survives the wire, what is refused, and that no unknown outcome ever reads as a definite one.
+
 use super::*;
 use crate::error::{Effect, Next};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Limits of a listener over real loopback connections: shed, late, too large, missing, unreachable.
+
 use super::*;
 use crate::error::{ApiError, Effect, ErrorCode};
 use crate::limits as l;
