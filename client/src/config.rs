@@ -76,7 +76,10 @@ pub const CONSUMER_OPTIONS: &[OptionDoc] = &[
     option("fetch.max.bytes", "Largest answer"),
     option("max.partition.fetch.bytes", "Largest part of an answer per partition"),
     option("queued.max.bytes", "Fetched bytes that may wait for the application"),
-    option("auto.offset.reset", "Where to go when the position is outside the log: none (an error), earliest, latest"),
+    option(
+        "auto.offset.reset",
+        "Where to go when the position is outside the log: none (an error), earliest (from below its start only), latest",
+    ),
     option("check.crcs", "Whether fetched batches are checked against their checksum"),
 ];
 
@@ -109,7 +112,7 @@ pub enum OffsetReset {
     /// Nowhere: the stream yields [`crate::Error::OffsetOutOfRange`], and the partition waits for a seek.
     #[default]
     None,
-    /// The first record of the log.
+    /// The first record of the log, from a position below it; a position above the end is an error all the same.
     Earliest,
     /// The high watermark.
     Latest,

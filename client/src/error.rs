@@ -86,7 +86,8 @@ pub enum Error {
     },
     /// The position lies outside the log and `auto.offset.reset` is `none`. Seek to go on.
     #[error(
-        "{topic}/{partition}: offset {offset} is outside the log, which begins at {log_start}; seek, or set auto.offset.reset"
+        "{topic}/{partition}: offset {offset} is outside the log, which begins at {log_start}{}; seek, or set auto.offset.reset",
+        high_watermark.map_or(String::new(), |end| format!(" and can be read below {end}"))
     )]
     OffsetOutOfRange {
         /// Topic.
@@ -97,10 +98,13 @@ pub enum Error {
         offset: u64,
         /// Where the log begins.
         log_start: u64,
+        /// First offset that cannot be read, if known.
+        high_watermark: Option<u64>,
     },
     /// Records that this consumer has read are no longer in the log (an unclean election, KIP-320). Seek to go on.
     #[error(
-        "{topic}/{partition}: the log was cut below offset {offset}, records read before it may be gone or different; seek to go on"
+        "{topic}/{partition}: the log parts from what was read before offset {offset}{}; those records may be gone; seek to go on",
+        diverged_at.map_or(String::new(), |at| format!(" at offset {at}"))
     )]
     LogTruncated {
         /// Topic.
@@ -109,6 +113,8 @@ pub enum Error {
         partition: u32,
         /// The position.
         offset: u64,
+        /// First offset that is not what it was, if the leader told.
+        diverged_at: Option<u64>,
     },
     /// The addresses lead to another cluster than before.
     #[error("{node} belongs to cluster {found}, expected {expected}; check the bootstrap addresses")]

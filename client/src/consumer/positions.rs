@@ -115,6 +115,8 @@ struct Position {
     queued: usize,
     failures: u32,
     unknown_since: Option<Millis>,
+    /// What is to be reported once everything queued before it was handed out.
+    report: Option<Error>,
 }
 
 /// The batch being handed out.
@@ -134,7 +136,6 @@ pub struct Positions {
     partitions: BTreeMap<Key, Position>,
     current: Option<Current>,
     turn: Option<Key>,
-    errors: VecDeque<Error>,
     queued: usize,
     next_generation: u64,
 }
@@ -149,7 +150,6 @@ impl Positions {
             partitions: BTreeMap::new(),
             current: None,
             turn: None,
-            errors: VecDeque::new(),
             queued: 0,
             next_generation: 0,
         }
@@ -175,6 +175,7 @@ impl Positions {
             queued: 0,
             failures: 0,
             unknown_since: None,
+            report: None,
         };
         self.partitions.insert(key, position);
     }
@@ -285,14 +286,12 @@ impl Positions {
         let before = position.queued;
         let outcome = position.take(&bytes, check_crcs);
         let added = position.queued - before;
-        if outcome.is_err() {
-            position.state = State::Stopped;
-        }
-        self.queued += added;
         if let Err(error) = outcome {
             let context = format!("{}/{}: fetched batch", work.key.topic, work.key.partition);
-            self.errors.push_back(Error::Batch { context, error });
+            position.state = State::Stopped;
+            position.report = Some(Error::Batch { context, error });
         }
+        self.queued += added;
     }
 
     /// The work failed. `node` names who was asked.
@@ -304,16 +303,13 @@ impl Positions {
         position.marks = marks.unwrap_or(position.marks);
         let pause = now + settings.backoff.pause(position.failures, &mut dice);
         let (state, after, report) = match error.code {
-            ErrorCode::OffsetOutOfRange => match (settings.reset, work.ask) {
-                (OffsetReset::None, Ask::Records { offset, .. }) => {
-                    (State::Stopped, After::Nothing, Some(outside(&work.key, offset, position.marks.log_start)))
-                }
-                (reset, _) => {
-                    let latest = reset == OffsetReset::Latest;
-                    position.start = Some(if latest { Start::Latest } else { Start::Earliest });
+            ErrorCode::OffsetOutOfRange => match outside(work, &error, position.marks, settings.reset) {
+                Ok(start) => {
+                    position.start = Some(start);
                     position.last_epoch = None;
                     (State::Waiting(pause), After::Nothing, None)
                 }
+                Err(report) => (State::Stopped, After::Nothing, Some(report)),
             },
             ErrorCode::UnknownTopic | ErrorCode::UnknownPartition
                 if now.saturating_sub(*position.unknown_since.get_or_insert(now)) < UNKNOWN_TOPIC_PATIENCE_MS =>
@@ -336,8 +332,8 @@ impl Positions {
             },
         };
         position.state = state;
+        position.report = report;
         self.dice = dice;
-        self.errors.extend(report);
         after
     }
 
@@ -351,12 +347,11 @@ impl Positions {
     /// The next record or error, if there is one. Batches of different partitions take turns.
     pub fn take_next(&mut self) -> Option<Result<ConsumerRecord, Error>> {
         loop {
-            if let Some(error) = self.errors.pop_front() {
-                return Some(Err(error));
-            }
             let Some(current) = &mut self.current else {
-                self.open_next()?;
-                continue;
+                match self.open_next()? {
+                    Ok(()) => continue,
+                    Err(error) => return Some(Err(error)),
+                }
             };
             let Some(position) = self.partitions.get_mut(&current.key) else {
                 self.current = None;
@@ -390,20 +385,23 @@ impl Positions {
         }
     }
 
-    /// Takes the next queued batch into hand: of the partition after the last one, in a circle.
-    fn open_next(&mut self) -> Option<()> {
-        let waiting = |(key, p): (&Key, &Position)| (!p.queue.is_empty()).then(|| key.clone());
+    /// Takes the next queued batch into hand: of the partition after the last one, in a circle. A partition that has
+    /// only a failure left reports it.
+    fn open_next(&mut self) -> Option<Result<(), Error>> {
+        let waiting = |(key, p): (&Key, &Position)| (!p.queue.is_empty() || p.report.is_some()).then(|| key.clone());
         let after = self.turn.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let key = self.partitions.range((after, Bound::Unbounded)).find_map(waiting);
         let key = key.or_else(|| self.partitions.iter().find_map(waiting))?;
         self.turn = Some(key.clone());
         let position = self.partitions.get_mut(&key)?;
-        let (header, batch) = position.queue.pop_front()?;
+        let Some((header, batch)) = position.queue.pop_front() else {
+            return position.report.take().map(Err);
+        };
         position.queued -= batch.len();
         self.queued -= batch.len();
         if header.attributes.is_control() {
             position.deliver = position.deliver.max(header.next_offset());
-            return Some(());
+            return Some(Ok(()));
         }
         match records(&batch, &limits()) {
             Ok(records) => {
@@ -411,7 +409,7 @@ impl Positions {
             }
             Err(error) => self.damaged(&key, error),
         }
-        Some(())
+        Some(Ok(()))
     }
 
     /// A batch that cannot be read: the partition stops there.
@@ -421,8 +419,8 @@ impl Positions {
         self.seek(key.clone(), Start::Offset(offset));
         if let Some(position) = self.partitions.get_mut(key) {
             position.state = State::Stopped;
+            position.report = Some(Error::Batch { context, error });
         }
-        self.errors.push_back(Error::Batch { context, error });
     }
 
     fn current_generation(&mut self, key: &Key, generation: u64) -> Option<&mut Position> {
@@ -465,13 +463,21 @@ fn limits() -> Limits {
     Limits::with_max_batch_bytes(MAX_BATCH_BYTES_CEILING)
 }
 
-/// Outside the log on the low side is retention; on the high side the log was cut.
-fn outside(key: &Key, offset: u64, log_start: u64) -> Error {
-    let (topic, partition) = (key.topic.to_string(), key.partition);
-    if offset < log_start {
-        Error::OffsetOutOfRange { topic, partition, offset, log_start }
-    } else {
-        Error::LogTruncated { topic, partition, offset }
+/// Where to go from outside the log, or the error to report. `earliest` helps only below the log's start: from above
+/// its end it would repeat records. A history that parted is always reported.
+fn outside(work: &Work, error: &ApiError, marks: Marks, reset: OffsetReset) -> Result<Start, Error> {
+    let (topic, partition) = (work.key.topic.to_string(), work.key.partition);
+    let Ask::Records { offset, .. } = work.ask else { return Ok(Start::Latest) };
+    if error.field == "last_fetched_epoch" {
+        return Err(Error::LogTruncated { topic, partition, offset, diverged_at: error.limit.parse().ok() });
+    }
+    match reset {
+        OffsetReset::Latest => Ok(Start::Latest),
+        OffsetReset::Earliest if offset < marks.log_start => Ok(Start::Earliest),
+        _ => {
+            let Marks { log_start, high_watermark } = marks;
+            Err(Error::OffsetOutOfRange { topic, partition, offset, log_start, high_watermark })
+        }
     }
 }
 
