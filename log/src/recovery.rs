@@ -7,6 +7,10 @@
 //! Invariant: **every byte kept is synced before anyone sees the log.** What was merely readable may be gone after
 //! the next power cut; an acknowledgement based on it would be a lie.
 //!
+//! What nothing covers: the leader epoch of a batch above the mark lies outside the batch's checksum and no chain
+//! hash speaks of it yet, so a bit that flips there between a power cut and the recovery is believed if the epoch
+//! does not fall. The next mark covers it.
+//!
 //! What each durable fact proves, in the order [`crate::flush`] makes them durable: a mark past a segment's base
 //! proves that the segment before it is sealed and that the state says "not empty"; a sealed segment proves that
 //! its successor exists. So a segment whose header is torn, behind an unsealed one, was never acknowledged.

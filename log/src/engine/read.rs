@@ -157,14 +157,19 @@ impl Log {
             if header.next_offset() > bounds.from {
                 let taken = first.map_or(0, |start| here - start);
                 let fits = taken + len <= bounds.max_bytes || (first.is_none() && bounds.min_one);
-                if header.next_offset() > bounds.upto || !fits {
+                let wanted = header.next_offset() <= bounds.upto && fits;
+                if first.is_some() && (!wanted || rest.len() < len) {
                     return Ok(found(first));
                 }
                 if rest.len() < len {
-                    return Ok(if first.is_some() { found(first) } else { Pass::More(len.max(bounds.max_bytes)) });
+                    return Ok(Pass::More(len.max(bounds.max_bytes)));
                 }
                 let limits = Limits { max_batch_bytes: MAX_BATCH_BYTES_CEILING, ..Limits::default() };
                 batch::check(&rest[..len], &limits, Origin::Cluster).map_err(|e| damaged(e.to_string()))?;
+                // Only now: an empty answer because of a damaged header would be repeated for ever.
+                if !wanted {
+                    return Ok(found(None));
+                }
                 first.get_or_insert(here);
             } else if rest.len() < len {
                 self.step(outline, opened, cursor, &header)?;

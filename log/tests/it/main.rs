@@ -2,6 +2,8 @@
 
 mod common;
 mod data_dir;
+mod log_crash;
+mod log_damage;
 mod log_model;
 mod log_stories;
 #[cfg(feature = "power-loss")]
