@@ -786,7 +786,9 @@ impl Sim {
         if self.swarm.rules && self.rng.chance(50) {
             rule.min_replicas = 1 + self.rng.below(3) as usize;
         }
-        self.controller.configure(policy, rule);
+        if (policy, rule) != (self.controller.current().config.flush_policy, self.controller.current().rule) {
+            self.controller.configure(policy, rule);
+        }
     }
 
     fn tick(&mut self, id: BrokerId) {
@@ -813,7 +815,7 @@ impl Sim {
             58..=60 => self.finish_note(id),
             61..=65 => self.tick(id),
             66 => self.notice(),
-            67..=71 => self.apply(id, by),
+            67..=71 if self.brokers[&id].linked || self.rng.chance(5) => self.apply(id, by),
             72..=75 => self.heartbeat(id),
             76..=78 => self.connect(id, other),
             79..=81 => self.alter(),
@@ -822,14 +824,14 @@ impl Sim {
             88..=89 => {
                 self.controller.work(self.now);
             }
-            90 => self.fence(id),
+            90 => BROKERS.into_iter().for_each(|id| self.fence(id)),
             91..=92 => self.restart(id),
             93 if self.swarm.cuts > self.rng.below(6) => self.cut(id, other),
             94 if self.swarm.crashes > self.rng.below(8) => self.crash(id),
-            95 if self.swarm.fences > self.rng.below(8) => self.broker(id).linked = false,
-            96 => self.broker(id).linked = true,
+            95 if self.swarm.fences > self.rng.below(6) => self.broker(likely).linked = false,
+            96 if self.rng.chance(30) => self.broker(id).linked = true,
             97 if self.rng.chance(20) => self.controller.move_leader(other, self.now),
-            98 if self.rng.chance(20) => self.configure(),
+            98 => self.configure(),
             99 if self.swarm.deletes => self.delete(id),
             _ => {}
         }
