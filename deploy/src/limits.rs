@@ -30,8 +30,9 @@ pub const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest HTTP answer read from a node, in bytes; a metrics page with thousands of partitions stays below it.
 pub const HTTP_BODY_MAX: usize = 16 * 1024 * 1024;
 
-/// How long a role may take to stop after the first signal, before the process ends regardless.
-pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a role may take to stop after the first signal, before the process ends regardless: longer than a broker waits
+/// for its leaderships to move.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(45);
 
 /// How much of the end of a node's log is shown when it dies while starting, in lines.
 pub const LOG_TAIL_LINES: usize = 15;

@@ -108,7 +108,7 @@ async fn controller(layered: &Layered, render: Render) -> Result<(), Failure> {
     config.data_dir = dir;
     let mut signals = Signals::install().map_err(Failure::start)?;
     let running = controller::node::Controller::start(config, storage, render).await.map_err(Failure::start)?;
-    signals.stop_requested().await;
+    signals.stop_wanted().await;
     signals.give_up_after("controller", running.stop()).await;
     Ok(())
 }
@@ -120,8 +120,18 @@ async fn broker(layered: &Layered, render: Render) -> Result<(), Failure> {
     let (dir, storage) = storage(&config.data_dir, config.storage == StorageKind::PowerLoss)?;
     config.data_dir = dir;
     let mut signals = Signals::install().map_err(Failure::start)?;
-    let _ = (&config, storage, render, &mut signals);
-    Err(Failure::start("the broker's node is not part of this build yet"))
+    let running = broker::node::Broker::start(config, storage, render).await.map_err(Failure::start)?;
+    tokio::select! {
+        () = signals.stop_wanted() => {}
+        () = running.asked_to_stop() => tracing::info!("an operator asked the cluster to shut this broker down"),
+    }
+    let stopping = async {
+        if !running.stop().await {
+            tracing::warn!("not everything was closed cleanly: the next start proves what it can");
+        }
+    };
+    signals.give_up_after("broker", stopping).await;
+    Ok(())
 }
 
 /// SIGTERM and SIGINT, from before the node starts: a signal during the start is not lost.
@@ -135,7 +145,7 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn stop_requested(&mut self) {
+    async fn stop_wanted(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping"),
@@ -147,7 +157,7 @@ impl Signals {
     async fn give_up_after(&mut self, what: &str, stopping: impl Future<Output = ()>) {
         tokio::select! {
             () = stopping => tracing::info!("{what} stopped"),
-            () = self.stop_requested() => tracing::warn!("a second signal: the clean stop is given up"),
+            () = self.stop_wanted() => tracing::warn!("a second signal: the clean stop is given up"),
             () = tokio::time::sleep(limits::STOP_DEADLINE) => {
                 tracing::warn!(seconds = limits::STOP_DEADLINE.as_secs(), "the clean stop took too long and is given up");
             }

@@ -32,20 +32,34 @@ pub struct RustFile {
     pub path: String,
     /// What is in it.
     pub source: source::Source,
+    /// Its parent declares it behind `#[cfg(test)]`.
+    pub test_module: bool,
 }
 
 impl RustFile {
     /// A file by name and text, for tests of the rules.
     pub fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), source: source::Source::new(text) }
+        Self { path: path.to_owned(), source: source::Source::new(text), test_module: false }
     }
 
-    /// Whether the whole file is test code: under a `tests` or `benches` folder, or a `tests.rs` / `*_tests.rs`.
+    /// Whether the whole file is test code: under a `tests` or `benches` folder, a `tests.rs`, or a module that its
+    /// parent declares for tests.
     pub fn is_test_file(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        self.path.split('/').any(|part| part == "tests" || part == "benches")
-            || name == "tests.rs"
-            || name.ends_with("_tests.rs")
+        self.test_module || name == "tests.rs" || self.path.split('/').any(|part| part == "tests" || part == "benches")
+    }
+
+    /// The files that this one declares as modules behind `#[cfg(test)]`, as the compiler looks for them.
+    fn test_modules(&self) -> Vec<String> {
+        let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let stem = name.trim_end_matches(".rs");
+        let below = if ["mod", "lib", "main"].contains(&stem) { folder.to_owned() } else { format!("{folder}/{stem}") };
+        let lines: Vec<&str> = self.source.code.lines().collect();
+        let declared = lines.iter().enumerate().filter(|(at, _)| self.source.is_test_line(*at)).filter_map(|(_, line)| {
+            let name = line.trim().strip_suffix(';')?.rsplit_once("mod ")?.1;
+            Some([format!("{below}/{name}.rs"), format!("{below}/{name}/mod.rs")])
+        });
+        declared.flatten().collect()
     }
 
     /// The crate folder it lies in.
@@ -64,6 +78,10 @@ pub fn rust_files(root: &Path) -> std::io::Result<Vec<RustFile>> {
         collect(root, &root.join(member), &mut found)?;
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
+    let test_modules: Vec<String> = found.iter().flat_map(RustFile::test_modules).collect();
+    for file in &mut found {
+        file.test_module = test_modules.contains(&file.path);
+    }
     Ok(found)
 }
 
@@ -81,4 +99,17 @@ fn collect(root: &Path, dir: &Path, found: &mut Vec<RustFile>) -> std::io::Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_declared_for_tests_are_found_where_the_compiler_looks() {
+        let parent = RustFile::new("log/src/a.rs", "mod b;\n#[cfg(test)]\nmod golden;\n#[cfg(test)]\nmod tests { fn x() {} }\n");
+        assert_eq!(parent.test_modules(), ["log/src/a/golden.rs", "log/src/a/golden/mod.rs"]);
+        let root = RustFile::new("log/src/lib.rs", "#[cfg(test)]\npub(crate) mod testing;\n");
+        assert_eq!(root.test_modules()[0], "log/src/testing.rs");
+    }
 }
