@@ -54,13 +54,20 @@ pub fn decide(
     }
 }
 
-/// Decides on the draft, or on a copy of it that is thrown away.
+/// Decides on the draft, or on a copy of it that is thrown away; then the answer names a batch that will exist.
 fn trial(
     draft: &mut Draft<MetadataImage>,
     only: bool,
     decision: impl FnOnce(&mut Draft<MetadataImage>) -> Result<Reply, ApiError>,
 ) -> Result<Reply, ApiError> {
-    if only { decision(&mut draft.clone()) } else { decision(draft) }
+    if !only {
+        return decision(draft);
+    }
+    let mut reply = decision(&mut draft.clone())?;
+    if let Reply::TopicCreated { batch_no, .. } | Reply::Committed { batch_no } = &mut reply {
+        *batch_no = position(draft);
+    }
+    Ok(reply)
 }
 
 /// Number of the image that will hold everything decided so far.

@@ -127,7 +127,8 @@ fn validation_alone_changes_nothing_and_answers_the_same() {
     let before = world.image.clone();
     let only = CreateTopic { validate_only: true, ..create("t", 3, 3, &[]) };
     let reply = world.run(Command::CreateTopic(only));
-    assert!(matches!(reply, Ok(Reply::TopicCreated { partitions, .. }) if partitions.len() == 3));
+    assert!(matches!(reply, Ok(Reply::TopicCreated { partitions, batch_no, .. })
+        if partitions.len() == 3 && batch_no == before.batch_no));
     assert_eq!(world.image, before);
     let bad = CreateTopic { validate_only: true, ..create("t", 3, 4, &[]) };
     refused(&mut world, bad, ErrorCode::InvalidReplication, "replicas", "4");
