@@ -1,11 +1,11 @@
 //! Kafka record batches, format version 2, byte for byte: the unit that producers send, logs store,
 //! replicas forward and consumers receive without anyone in between decoding a record.
 //!
-//! Owns: the 61-byte header ([`Header`]), the whole-batch check on arrival ([`check`]), stamping of the two
+//! Owns: the 61-byte header ([`Header`]), the whole-batch check on arrival ([`check()`]), stamping of the two
 //! fields that lie outside the checksum ([`stamp`]), building ([`BatchBuilder`]), bounded decoding
-//! ([`records`]) and splitting of concatenated batches ([`batches`]).
+//! ([`records()`]) and splitting of concatenated batches ([`batches`]).
 //! Never: allocates from an announced length or count, reads a clock, panics on foreign bytes.
-//! Invariant: whatever [`BatchBuilder`] builds, [`check`] and [`records`] accept under the same [`Limits`].
+//! Invariant: whatever [`BatchBuilder`] builds, [`check()`] and [`records()`] accept under the same [`Limits`].
 //! Why the foreign format: every existing client speaks it, and bytes that are never re-encoded keep the
 //! producer's checksum end to end (DESIGN section 6).
 //!

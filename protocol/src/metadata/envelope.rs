@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A fact as stored: kind and version outside the bytes, so that an unknown one is seen before it is decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Number of the kind, see [`Fact::kind`].
+    /// Number of the kind, given out by `kinds!` where facts are listed.
     pub kind: u16,
     /// Version of the kind's bytes and fold.
     pub version: u16,

@@ -20,12 +20,11 @@ pub mod delta;
 pub mod draft;
 pub mod durability;
 mod envelope;
-#[cfg(test)]
-mod golden;
 pub mod image;
-#[cfg(test)]
-mod laws;
 mod legality;
 pub mod record;
 pub mod snapshot;
 pub mod topics;
+
+#[cfg(test)]
+mod tests;

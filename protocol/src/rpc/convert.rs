@@ -231,7 +231,7 @@ pub fn topic_id_bytes(topic: TopicId) -> Bytes {
 /// The field `topic_id`.
 ///
 /// # Errors
-/// See [`uuid`].
+/// See [`uuid()`].
 pub fn topic_id(bytes: &[u8]) -> Result<TopicId, ApiError> {
     uuid("topic_id", bytes).map(TopicId)
 }

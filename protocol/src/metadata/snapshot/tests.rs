@@ -1,4 +1,4 @@
-//! Damage, loss and forgery of snapshots; the round trip itself is a law (`metadata::laws`).
+//! Damage, loss and forgery of snapshots; the round trip itself is a law (`metadata::tests::laws`).
 
 use super::*;
 use crate::ids::{BatchNo, BrokerId};

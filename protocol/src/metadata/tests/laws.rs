@@ -6,8 +6,8 @@ mod folding;
 mod invariants;
 mod refusals;
 
-use super::image::MetadataImage;
-use super::record::Fact;
+use crate::metadata::image::MetadataImage;
+use crate::metadata::record::Fact;
 use crate::testing::{FactGen, Rng, applied};
 
 /// Histories that each law looks at. With 14 laws over 10,000 in a run.

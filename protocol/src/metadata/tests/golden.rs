@@ -2,13 +2,13 @@
 //! any of these bytes is a change of what is on users' disks. New kinds get a file by `SEAWALL_GOLDEN=write`, which never
 //! overwrites one.
 
-use super::brokers::BrokerState;
-use super::envelope::{Envelope, FactError};
-use super::record::*;
-use super::snapshot::*;
-use super::topics::TopicState;
 use crate::ids::{BatchNo, BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
 use crate::locality::Locality;
+use crate::metadata::brokers::BrokerState;
+use crate::metadata::envelope::{Envelope, FactError};
+use crate::metadata::record::*;
+use crate::metadata::snapshot::*;
+use crate::metadata::topics::TopicState;
 use std::path::PathBuf;
 use uuid::Uuid;
 
