@@ -87,7 +87,9 @@ impl ControllerSender {
         while queue.recv_many(&mut batch, limits::ISR_CHANGES_PER_REQUEST).await > 0 {
             let request = self.alter_request(&batch);
             let deadline = Duration::from_millis(limits::ISR_DEADLINE_MS);
-            let options = CallOptions::command(Repeat::Harmless, deadline);
+            // Never repeated behind the replica's back: after an attempt without an answer, the refusal of a second one is
+            // not definite for the first, and a replica that took its proposal back would count too few members.
+            let options = CallOptions::command(Repeat::OnlyIfRefused, deadline);
             let answer = self
                 .controllers
                 .call(options, |channel| {

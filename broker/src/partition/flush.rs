@@ -31,14 +31,21 @@ impl FlushState {
 
 impl Partition {
     /// Starts the wanted flush unless one is under way.
-    pub(super) fn start_flush(&mut self, out: &mut dyn Outside) {
+    pub(super) fn start_flush(&mut self, now: Now, out: &mut dyn Outside) {
         if self.flush.under_way.is_some() || self.flush.wanted.is_none() {
             return;
         }
         self.flush.wanted = None;
-        if let Some(job) = self.log.flush_job() {
-            self.flush.under_way = Some(self.replica.generation());
-            out.flush(self.at, job);
+        match self.log.flush_job() {
+            Some(job) => {
+                self.flush.under_way = Some(self.replica.generation());
+                out.flush(self.at, job);
+            }
+            // A cut or a head drop has synced it already: the replica waits for the word all the same.
+            None => {
+                let (generation, upto) = (self.replica.generation(), self.log.durable_end());
+                self.step(Input::Flushed { generation, upto }, now, out);
+            }
         }
     }
 

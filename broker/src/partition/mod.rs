@@ -205,7 +205,7 @@ impl Partition {
         if self.dead {
             return;
         }
-        self.start_flush(out);
+        self.start_flush(now, out);
         self.pump(now, out);
     }
 
