@@ -88,10 +88,6 @@ pub const FETCHES_PER_BROKER: usize = 4;
 /// `protocol::limits::FETCH_MESSAGE_BYTES_MAX`.
 pub const FETCH_MAX_BYTES_CEILING: usize = 16 * 1024 * 1024;
 
-/// Default of the administration deadline, in ms, per call: a controller failover takes one to two
-/// seconds, a change of voters waits for a learner to catch up.
-pub const ADMIN_TIMEOUT_MS: u64 = 30_000;
-
 /// Longest wait for a question that goes to one named node, in ms; the answer comes from memory.
 pub const ADMIN_ATTEMPT_MS: u64 = 3_000;
 
