@@ -7,7 +7,7 @@
 use super::effect::{AppendSource, Effect, FatalReason, ToLeader};
 use super::input::{FollowerAck, Pushed, Subscribe, SubscriptionId};
 use super::lease::Now;
-use super::limits::RESUBSCRIBE_PAUSE_MS;
+use super::limits::{NO_ROOM_PAUSE_MS, RESUBSCRIBE_PAUSE_MS};
 use super::view::PartitionView;
 use super::{Base, LogOp};
 use log::epochs::EpochEnd;
@@ -81,10 +81,14 @@ impl Following {
 
     /// Something does not fit: let go of the subscription and ask again after a pause.
     fn give_up(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.pause(RESUBSCRIBE_PAUSE_MS, now, effects);
+    }
+
+    fn pause(&mut self, ms: Millis, now: Now, effects: &mut Vec<Effect>) {
         if let Some(subscription) = self.subscription() {
             self.send(ToLeader::Unsubscribe(subscription), effects);
         }
-        self.link = Link::Pausing(now.at.saturating_add(RESUBSCRIBE_PAUSE_MS));
+        self.link = Link::Pausing(now.at.saturating_add(ms));
     }
 
     /// Follows no longer.
@@ -285,7 +289,7 @@ impl Following {
         let whole: Vec<_> = push.batches.iter().copied().filter(|b| b.end <= end).collect();
         base.log.appended(&whole);
         base.high_watermark.overrule(base.log.end);
-        self.give_up(now, effects);
+        self.pause(NO_ROOM_PAUSE_MS, now, effects);
     }
 
     /// High watermark and log start without batches. Returns a head drop to make.

@@ -81,9 +81,10 @@ impl Isr {
     }
 
     /// Committed and everybody who may be committed by now.
-    pub(super) fn maximal(&self) -> BTreeSet<BrokerId> {
+    /// Some are named more than once.
+    pub(super) fn maximal(&self) -> impl Iterator<Item = BrokerId> + '_ {
         let proposed = self.proposals.iter().flat_map(|p| p.members.keys());
-        self.committed.iter().chain(proposed).copied().collect()
+        self.committed.iter().chain(proposed).copied()
     }
 
     /// Whether a change may be proposed now: none in flight, none confirmed and awaited, no pause.

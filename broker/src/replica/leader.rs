@@ -26,6 +26,8 @@ pub(super) struct Leadership {
     pub(super) epoch_start: u64,
     pub(super) positions: Positions,
     pub(super) isr: Isr,
+    /// Whether the committed ISR satisfies the durability rule; both change with the view only.
+    satisfied: bool,
     /// acks=all: released by the high watermark.
     by_high_watermark: Pending,
     /// acks=1: released by our own position.
@@ -48,6 +50,7 @@ impl Leadership {
             epoch_start: base.log.end,
             positions: Positions::forgotten(others, now.at),
             isr: Isr::committed_in(&view),
+            satisfied: view.satisfies(&view.isr),
             by_high_watermark: Pending::default(),
             by_own_position: Pending::default(),
             view,
@@ -66,6 +69,7 @@ impl Leadership {
     /// The same leadership in a newer image: committed state, members, rule and configs may have changed.
     pub(super) fn applied(&mut self, view: PartitionView, base: &Base, now: Now, effects: &mut Vec<Effect>) {
         self.isr.applied(&view);
+        self.satisfied = view.satisfies(self.isr.committed());
         self.view = view;
         let others: Vec<BrokerId> = self.view.members.keys().copied().filter(|id| *id != base.id.me).collect();
         let mut ended = self.positions.retain(&others, now.at);
@@ -115,7 +119,7 @@ impl Leadership {
             Some(ErrorCode::MessageTooLarge)
         } else if !now.permits(guard) {
             Some(ErrorCode::LeaseExpired)
-        } else if request.acks == Acks::All && !self.view.satisfies(self.isr.committed()) {
+        } else if request.acks == Acks::All && !self.satisfied {
             Some(ErrorCode::NotEnoughReplicas)
         } else if waiting >= PENDING_ANSWERS_MAX {
             Some(ErrorCode::Overloaded)
@@ -163,12 +167,12 @@ impl Leadership {
     }
 
     fn advance_high_watermark(&mut self, base: &mut Base, effects: &mut Vec<Effect>) {
-        if !self.view.satisfies(self.isr.committed()) {
+        if !self.satisfied {
             return;
         }
         let strict = self.strict();
         let mut lowest = base.log.position();
-        for member in self.isr.maximal().into_iter().filter(|id| *id != base.id.me) {
+        for member in self.isr.maximal().filter(|id| *id != base.id.me) {
             let Some(counted) = self.positions.counted(member, strict) else { return };
             lowest = lowest.min(counted);
         }
@@ -178,8 +182,7 @@ impl Leadership {
     }
 
     fn expire(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let kept = self.view.satisfies(self.isr.committed());
-        let code = if kept { ErrorCode::Timeout } else { ErrorCode::NotEnoughReplicasAfterAppend };
+        let code = if self.satisfied { ErrorCode::Timeout } else { ErrorCode::NotEnoughReplicasAfterAppend };
         while let Some(waiting) = self.by_high_watermark.expire(now.at) {
             effects.push(Effect::Reply { id: waiting.id, outcome: ProduceOutcome::Refused(code) });
         }

@@ -16,7 +16,9 @@ use protocol::ids::{BrokerId, Millis};
 impl Leadership {
     /// Proposes a change of the ISR if one is due and none is under way.
     pub(super) fn review_isr(&mut self, base: &Base, now: Now, effects: &mut Vec<Effect>) {
-        if !self.isr.ready(now.at) {
+        // The controller takes no proposal of a broker that is on its way out; whoever leads next looks again.
+        let heard = self.view.members.get(&base.id.me).is_some_and(|m| m.active);
+        if !heard || !self.isr.ready(now.at) {
             return;
         }
         let Some(new_isr) = self.wanted_change(base, now.at).or_else(|| self.isr.doubtful()) else { return };
@@ -70,6 +72,9 @@ impl Leadership {
     pub(super) fn next_isr_deadline(&self, base: &Base, now: Millis) -> Option<Millis> {
         let committed = self.isr.committed().iter().filter(|id| **id != base.id.me);
         let leaving = committed.filter_map(|id| self.positions.get(*id)).filter_map(|f| self.left_at(f, base)).min();
+        if !self.view.members.get(&base.id.me).is_some_and(|m| m.active) {
+            return None;
+        }
         self.isr.paused_until(now).into_iter().chain(leaving.filter(|_| self.isr.ready(now))).min()
     }
 }

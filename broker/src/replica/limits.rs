@@ -6,6 +6,9 @@ use protocol::ids::Millis;
 /// image to catch up, short against `replica.lag.max`.
 pub const RESUBSCRIBE_PAUSE_MS: Millis = 50;
 
+/// Pause before a follower without room on disk asks again, ms: every attempt has the leader send what cannot be kept.
+pub const NO_ROOM_PAUSE_MS: Millis = 1_000;
+
 /// Pause before another attempt to change the ISR after one was refused or lost, ms: keeps a controller that is
 /// failing over from being flooded, and is short against `replica.lag.max`.
 pub const ISR_RETRY_PAUSE_MS: Millis = 100;

@@ -275,7 +275,7 @@ impl Replica {
     /// that is the whole ISR has nobody to hand over to: it serves what can be read.
     fn on_damage(&mut self, effects: &mut Vec<Effect>) {
         let alone = match &self.role {
-            Role::Leader(leadership) => leadership.isr.maximal().iter().all(|id| *id == self.base.id.me),
+            Role::Leader(leadership) => leadership.isr.maximal().all(|id| id == self.base.id.me),
             _ => false,
         };
         self.base.log.damaged = true;

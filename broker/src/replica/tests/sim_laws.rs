@@ -270,13 +270,14 @@ fn sum(tallies: impl Iterator<Item = Tally>) -> Tally {
     })
 }
 
-/// Seeds `from..from + n`; every kind of event must have happened in them.
+/// Seeds `from..from + n` (SEAWALL_REPLICA_SEEDS for more, SEAWALL_REPLICA_SEED for one with its trace); every kind of event must have happened in them.
 fn seeds(from: u64, n: u64) {
     let only = std::env::var("SEAWALL_REPLICA_SEED").ok().and_then(|s| s.parse().ok());
     if let Some(seed) = only {
         println!("{:?}", run(seed, true));
         return;
     }
+    let n = std::env::var("SEAWALL_REPLICA_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(n);
     let total = sum((from..from + n).map(|seed| {
         let outcome = std::panic::catch_unwind(|| run(seed, false));
         outcome.unwrap_or_else(|cause| {

@@ -2,7 +2,7 @@
 
 use super::super::effect::{Effect, FatalReason, ToLeader};
 use super::super::input::{FollowerAck, Input, Pushed, Subscribe, SubscriptionId};
-use super::super::limits::RESUBSCRIBE_PAUSE_MS;
+use super::super::limits::{NO_ROOM_PAUSE_MS, RESUBSCRIBE_PAUSE_MS};
 use super::super::view::PartitionView;
 use super::super::{LogFacts, RoleName};
 use super::harness::*;
@@ -238,7 +238,7 @@ fn no_room_pauses_the_copy_and_goes_on_from_where_it_ended() {
     rig.no_room = true;
     rig.push(subscription, &[(0, 5, 5)], 0);
     assert_eq!(rig.replica.log_end(), 0);
-    assert_eq!(subscribed(&rig.wait(RESUBSCRIBE_PAUSE_MS)).map(|s| s.log_end), Some(0));
+    assert_eq!(subscribed(&rig.wait(NO_ROOM_PAUSE_MS)).map(|s| s.log_end), Some(0));
 }
 
 #[test]

@@ -198,6 +198,32 @@ fn a_change_names_every_member_by_registration_and_leaves_out_who_is_fenced() {
 }
 
 #[test]
+fn a_position_of_a_former_registration_is_forgotten_when_the_image_shows_the_new_one() {
+    let mut rig = three();
+    rig.produce(Acks::All, 1);
+    rig.flushed(1);
+    rig.acked(TWO, 1, 1);
+    let late = rig.ack(THREE, 1, 1, 1);
+    let mut anew = view();
+    anew.members.get_mut(&THREE).expect("a member").broker_epoch = Some(BrokerEpoch(50));
+    let effects = rig.assign(anew);
+    let subscription = super::super::input::SubscriptionId(1);
+    assert_eq!(effects, [super::super::Effect::StopPump { follower: THREE, subscription }]);
+    assert_eq!(written(&rig.step(Input::Ack(late))), [], "what it held before its restart vouches for nothing");
+}
+
+#[test]
+fn a_leader_on_its_way_out_proposes_nothing() {
+    let mut rig = three();
+    let mut leaving = view();
+    leaving.members.get_mut(&ME).expect("me").active = false;
+    rig.assign(leaving);
+    rig.produce(Acks::None, 1);
+    assert_eq!(proposed(&rig.wait(LAG)), None);
+    assert_eq!(rig.replica.next_deadline(rig.now), None, "and asks for no ticks");
+}
+
+#[test]
 fn an_answer_to_a_change_of_before_is_ignored() {
     let mut rig = two_of_three();
     rig.subscribe(THREE, 1, 10, Some(1));
