@@ -281,7 +281,13 @@ impl Build {
             halt: halt.clone(),
         });
         let (reporter, health) = tonic_health::server::health_reporter();
-        let listening = Listening::new(config.node_id, context(&config, &shared), &shared, &sockets, health)?;
+        let listening = Listening::new(
+            config.node_id,
+            context(&config, &shared, data.identity().cluster_id),
+            &shared,
+            &sockets,
+            health,
+        )?;
         // The shards' own clones keep the pool, the registry's writer and the queue alive; when they go, those end.
         let parts: Vec<_> = parts.collect();
         drop((flush_pool, notes, controller));
@@ -315,10 +321,11 @@ fn registrant(config: &Config, data: &DataDir, addresses: &Addresses) -> Registr
     }
 }
 
-fn context(config: &Config, shared: &Shared) -> Context {
+fn context(config: &Config, shared: &Shared, cluster_id: Uuid) -> Context {
     let units = limits::PRODUCE_BUDGET_BYTES / limits::BUDGET_UNIT_BYTES;
     Context {
         me: config.node_id,
+        cluster_id,
         images: shared.images.clone(),
         shards: shared.shards.clone(),
         lease: shared.lease.clone(),

@@ -13,6 +13,7 @@ use protocol::rpc::convert::{topic_id, uuid};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::lease_cell::LeaseCell;
 use crate::limits;
@@ -24,6 +25,8 @@ use crate::shard::Shards;
 pub struct Context {
     /// This broker.
     pub me: BrokerId,
+    /// The cluster of its data directory, known before any image is.
+    pub cluster_id: Uuid,
     /// Images that every shard has taken.
     pub images: Arc<Images>,
     /// Shards.
@@ -65,7 +68,7 @@ impl Context {
         if cluster_id.is_empty() {
             return Ok(());
         }
-        let (given, ours) = (uuid("cluster_id", cluster_id)?, self.images.load().cluster.cluster_id);
+        let (given, ours) = (uuid("cluster_id", cluster_id)?, self.cluster_id);
         if given == ours {
             return Ok(());
         }
@@ -73,7 +76,16 @@ impl Context {
     }
 }
 
+/// A broker that has just started knows nothing: that is no answer about a topic.
+fn informed(image: &MetadataImage) -> Result<(), ApiError> {
+    if image.cluster.is_formed() {
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::LeaderNotAvailable, "this broker has no metadata yet: ask again or ask another"))
+}
+
 fn exists(image: &MetadataImage, at: TopicPartition) -> Result<(), ApiError> {
+    informed(image)?;
     let Some(topic) = image.topics.get(at.topic).filter(|t| t.is_live()) else {
         return Err(ApiError::bad(ErrorCode::UnknownTopic, "topic_id", at.topic, "a topic that exists"));
     };

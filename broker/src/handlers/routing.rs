@@ -10,14 +10,17 @@ use protocol::rpc::convert::{broker_wire, brokers_wire, topic_id_bytes, uuid_byt
 use protocol::rpc::pb::data::v1::{RoutingBroker, RoutingPartition, RoutingRequest, RoutingResponse, RoutingTopic};
 
 /// Answers a routing request.
-#[must_use]
-pub fn routing(image: &MetadataImage, request: &RoutingRequest) -> RoutingResponse {
+///
+/// # Errors
+/// `LeaderNotAvailable` from a broker that has no metadata yet.
+pub fn routing(image: &MetadataImage, request: &RoutingRequest) -> Result<RoutingResponse, ApiError> {
+    super::informed(image)?;
     let topics = if request.all {
         image.topics.iter().filter(|t| t.is_live()).map(|t| topic(image, t)).collect()
     } else {
         request.topics.iter().map(|name| by_name(image, name)).collect()
     };
-    RoutingResponse {
+    Ok(RoutingResponse {
         cluster_id: uuid_bytes(image.cluster.cluster_id),
         incarnation: image.cluster.incarnation,
         batch_no: image.batch_no.0,
@@ -33,7 +36,7 @@ pub fn routing(image: &MetadataImage, request: &RoutingRequest) -> RoutingRespon
             })
             .collect(),
         topics,
-    }
+    })
 }
 
 fn by_name(image: &MetadataImage, name: &str) -> RoutingTopic {

@@ -73,7 +73,7 @@ impl Data for DataService {
     }
 
     async fn routing(&self, request: Request<RoutingRequest>) -> Result<Response<RoutingResponse>, Status> {
-        Ok(Response::new(routing::routing(&self.context.images.load(), request.get_ref())))
+        routing::routing(&self.context.images.load(), request.get_ref()).map(Response::new).map_err(status)
     }
 
     async fn describe_replica(
