@@ -78,7 +78,10 @@ pub struct RunningController {
     address: SocketAddr,
     advertised: Endpoint,
     metrics_address: SocketAddr,
-    tasks: Vec<AbortOnDrop>,
+    /// Listeners: they end by themselves once told to.
+    listeners: Vec<AbortOnDrop>,
+    /// Loops: cut off.
+    loops: Vec<AbortOnDrop>,
     _directory: DataDir,
 }
 
@@ -118,13 +121,14 @@ impl Controller {
             feed_places: Arc::new(Semaphore::new(FEED_FOLLOWERS_MAX)),
             stopping: CancellationToken::new(),
         });
-        let mut tasks = vec![AbortOnDrop(tasks::spawn("decider", decider.run()))];
-        tasks.extend(serve(&context, listener)?);
-        tasks.push(AbortOnDrop(tasks::spawn("http", pages(router(&context, render), http, context.stopping.clone()))));
+        let (grpc, readiness) = serve(&context, listener)?;
+        let loops = vec![AbortOnDrop(tasks::spawn("decider", decider.run())), readiness];
+        let http = pages(router(&context, render), http, context.stopping.clone());
+        let listeners = vec![grpc, AbortOnDrop(tasks::spawn("http", http))];
         let host = address.ip().to_string();
         let advertised = config.advertise.unwrap_or(Endpoint { host, port: address.port() });
         tracing::info!(%me, %address, %metrics_address, now = clock::wall(), "controller started");
-        Ok(RunningController { context, address, advertised, metrics_address, tasks, _directory: directory })
+        Ok(RunningController { context, address, advertised, metrics_address, listeners, loops, _directory: directory })
     }
 }
 
@@ -165,7 +169,7 @@ fn check_cluster(config: &Config, feed: &Feed, expected: Uuid) -> Result<(), Sta
     Ok(())
 }
 
-fn serve(context: &Arc<Context>, listener: TcpListener) -> Result<Vec<AbortOnDrop>, StartError> {
+fn serve(context: &Arc<Context>, listener: TcpListener) -> Result<(AbortOnDrop, AbortOnDrop), StartError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let routes = routes(context, health).map_err(StartError::Services)?;
     let mut server = server::server(&ServerOptions::control()).map_err(|e| StartError::Services(e.to_string()))?;
@@ -189,7 +193,7 @@ fn serve(context: &Arc<Context>, listener: TcpListener) -> Result<Vec<AbortOnDro
             reporter.set_service_status("", status).await;
         }
     };
-    Ok(vec![AbortOnDrop(tasks::spawn("listener", serving)), AbortOnDrop(tasks::spawn("readiness", readiness))])
+    Ok((AbortOnDrop(tasks::spawn("listener", serving)), AbortOnDrop(tasks::spawn("readiness", readiness))))
 }
 
 async fn pages(router: axum::Router, listener: TcpListener, stopping: CancellationToken) {
@@ -241,10 +245,10 @@ impl RunningController {
         // Streams first would make brokers count resets; leadership first lets them go on elsewhere at once.
         self.context.quorum.stop().await;
         self.context.stopping.cancel();
-        for task in self.tasks {
-            let mut task = task;
-            if tokio::time::timeout(STOP_DEADLINE, &mut task.0).await.is_err() {
-                tracing::debug!("a task did not end by itself and is cut off");
+        drop(self.loops);
+        for mut listener in self.listeners {
+            if tokio::time::timeout(STOP_DEADLINE, &mut listener.0).await.is_err() {
+                tracing::debug!("a listener did not end by itself and is cut off");
             }
         }
     }

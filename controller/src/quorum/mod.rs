@@ -200,11 +200,16 @@ impl Quorum {
         self.started.elapsed() < Duration::from_millis(self.timers.election_max_ms)
     }
 
-    /// Time since the send of the last round that a quorum acknowledged. None: this node does not lead.
+    /// Time since the send of the last round that a quorum acknowledged. None: this node does not lead. The only voter
+    /// is its own quorum and sends no rounds.
     #[must_use]
     pub fn quorum_ack_age(&self) -> Option<Duration> {
         let metrics = self.raft.metrics();
-        let acked = metrics.borrow_watched().last_quorum_acked?;
+        let metrics = metrics.borrow_watched();
+        let acked = metrics.last_quorum_acked?;
+        if metrics.membership_config.membership().voter_ids().all(|voter| voter == self.me) {
+            return Some(Duration::ZERO);
+        }
         Some(acked.into_inner().elapsed())
     }
 

@@ -213,6 +213,9 @@ impl Beats {
                 request = requests.message() => request,
             };
             let Ok(Some(request)) = request else { break };
+            if self.answers.is_closed() {
+                break;
+            }
             if let Err(error) = self.beat(request) {
                 let _broker_may_be_gone = self.answers.try_send(Err(error.into()));
                 break;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -24,7 +25,7 @@ pub(crate) struct FakeBroker {
     pub(crate) id: u32,
     pub(crate) epoch: u64,
     pub(crate) answers: Answers,
-    beats: Vec<tokio::task::JoinHandle<()>>,
+    dead: CancellationToken,
 }
 
 pub(crate) fn request(cluster: &Cluster, id: u32, directory: Uuid) -> RegisterRequest {
@@ -80,10 +81,12 @@ impl FakeBroker {
                 wants_unfence: true,
                 ..HeartbeatRequest::default()
             };
-            tokio::spawn(beat(controller, channel, first, Arc::clone(&applied), Arc::clone(&answers)))
+            let (applied, answers) = (Arc::clone(&applied), Arc::clone(&answers));
+            move |dead| beat(dead, controller, channel, first, applied, answers)
         });
-        let beats = beats.collect();
-        let broker = Self { id, epoch: registered.broker_epoch, answers, beats };
+        let dead = CancellationToken::new();
+        beats.for_each(|beating| drop(tokio::spawn(dead.clone().run_until_cancelled_owned(beating(dead.clone())))));
+        let broker = Self { id, epoch: registered.broker_epoch, answers, dead };
         eventually("unfencing", || async { broker.last().filter(|(_, a)| !a.fenced && a.error_code == 0) }).await;
         broker
     }
@@ -94,12 +97,13 @@ impl FakeBroker {
 
     /// Stops heartbeating without a word.
     pub(crate) fn die(self) {
-        self.beats.iter().for_each(tokio::task::JoinHandle::abort);
+        self.dead.cancel();
     }
 }
 
 /// One heartbeat stream to one controller, opened again whenever it breaks.
 async fn beat(
+    dead: CancellationToken,
     controller: u32,
     channel: Channel,
     first: HeartbeatRequest,
@@ -115,6 +119,8 @@ async fn beat(
                 applied_batch_no: seen.load(Ordering::Relaxed),
                 ..first.clone()
             });
+        // The connection goes on sending a request stream whose answers nobody reads: the stream itself must end.
+        let requests = futures_util::StreamExt::take_until(requests, dead.clone().cancelled_owned());
         if let Ok(opened) = lifecycle_client(channel.clone()).heartbeat(requests).await {
             let mut stream = opened.into_inner();
             while let Ok(Some(answer)) = stream.message().await {
