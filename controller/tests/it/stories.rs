@@ -205,10 +205,7 @@ fn a_follower_of_another_history_another_cluster_or_an_older_build_is_refused() 
                 let opened = metadata_client(channel).follow(request).await;
                 let status = match opened {
                     Err(status) => status,
-                    Ok(stream) => loop {
-                        let mut stream = stream.into_inner();
-                        break stream.message().await.expect_err("refused");
-                    },
+                    Ok(stream) => stream.into_inner().message().await.expect_err("refused"),
                 };
                 convert::from_status(&status)
             }
