@@ -9,8 +9,8 @@ pub const SHARDS_MAX: u64 = 64;
 pub const CONTROLLERS_MAX: usize = 32;
 /// First pause before a command is tried again, ms: an election takes longer, a hand-over does not.
 pub const RETRY_PAUSE_MS_MIN: u64 = 20;
-/// Longest such pause, ms: a new active controller is found within half a second of its election.
-pub const RETRY_PAUSE_MS_MAX: u64 = 500;
+/// Longest such pause, ms: a new active controller is found within a fifth of a second of its election, be it unheard of.
+pub const RETRY_PAUSE_MS_MAX: u64 = 200;
 /// Largest metadata snapshot taken from a feed, bytes: a million partitions stay far below; a lying source must not fill memory.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 /// Time an administrative command forwarded for an application may take, ms: voter changes wait for a learner.

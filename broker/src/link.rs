@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -57,7 +58,6 @@ impl CallOptions {
 #[derive(Debug, Default)]
 struct Known {
     endpoints: Vec<Endpoint>,
-    active: Option<Endpoint>,
     turn: usize,
     channels: BTreeMap<Endpoint, Channel>,
 }
@@ -66,6 +66,7 @@ struct Known {
 #[derive(Debug, Clone)]
 pub struct Controllers {
     known: Arc<Mutex<Known>>,
+    active: Arc<watch::Sender<Option<Endpoint>>>,
     dialer: Dialer,
 }
 
@@ -73,7 +74,8 @@ impl Controllers {
     /// Begins with the configured ones.
     #[must_use]
     pub fn new(endpoints: Vec<Endpoint>, dialer: Dialer) -> Self {
-        Self { known: Arc::new(Mutex::new(Known { endpoints, ..Known::default() })), dialer }
+        let known = Arc::new(Mutex::new(Known { endpoints, ..Known::default() }));
+        Self { known, active: Arc::new(watch::Sender::new(None)), dialer }
     }
 
     /// How connections are made.
@@ -91,12 +93,18 @@ impl Controllers {
     /// The one believed active.
     #[must_use]
     pub fn active(&self) -> Option<Endpoint> {
-        self.known.lock().active.clone()
+        self.active.borrow().clone()
     }
 
     /// A controller said that it is active.
     pub fn set_active(&self, endpoint: &Endpoint) {
-        self.known.lock().active = Some(endpoint.clone());
+        self.active.send_if_modified(|active| {
+            let news = active.as_ref() != Some(endpoint);
+            if news {
+                *active = Some(endpoint.clone());
+            }
+            news
+        });
     }
 
     /// Adds a controller learned from a hint or a membership change.
@@ -109,10 +117,10 @@ impl Controllers {
 
     /// Whom to ask: the active one, else the next in turn.
     fn candidate(&self) -> Option<Endpoint> {
-        let mut known = self.known.lock();
-        if known.active.is_some() {
-            return known.active.clone();
+        if let Some(active) = self.active() {
+            return Some(active);
         }
+        let mut known = self.known.lock();
         known.turn = known.turn.wrapping_add(1);
         let at = known.turn % known.endpoints.len().max(1);
         known.endpoints.get(at).cloned()
@@ -120,12 +128,15 @@ impl Controllers {
 
     /// The asked controller did not serve: forget that it is active, and its connection if that broke.
     fn failed(&self, endpoint: &Endpoint, broken: bool) {
-        let mut known = self.known.lock();
-        if known.active.as_ref() == Some(endpoint) {
-            known.active = None;
-        }
+        self.active.send_if_modified(|active| {
+            let was = active.as_ref() == Some(endpoint);
+            if was {
+                *active = None;
+            }
+            was
+        });
         if broken {
-            known.channels.remove(endpoint);
+            self.known.lock().channels.remove(endpoint);
         }
     }
 
@@ -168,10 +179,24 @@ impl Controllers {
                 return Err(error);
             }
             if !redirected {
-                tokio::time::sleep(jittered(pause)).await;
+                self.pause(jittered(pause)).await;
                 pause = (pause * 2).min(Duration::from_millis(limits::RETRY_PAUSE_MS_MAX));
             }
         }
+    }
+
+    /// Waits, but not longer than until a controller says that it is active: heartbeats hear that first.
+    async fn pause(&self, pause: Duration) {
+        let mut active = self.active.subscribe();
+        let news = async {
+            while active.changed().await.is_ok() {
+                if active.borrow_and_update().is_some() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::time::timeout(pause, news).await.ok();
     }
 
     async fn attempt<T, F, Fut>(&self, endpoint: &Endpoint, end: Instant, operation: &F) -> Result<T, ApiError>

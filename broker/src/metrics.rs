@@ -37,9 +37,6 @@ pub const LEASE_MS: &str = "seawall_broker_lease_remaining_ms";
 pub const METADATA_BATCH: &str = "seawall_broker_metadata_applied_batch";
 /// 1 while produce is refused for want of disk space.
 pub const DISK_FULL: &str = "seawall_broker_disk_full";
-/// Bytes of produce requests being worked on.
-pub const PRODUCE_BYTES_IN_FLIGHT: &str = "seawall_broker_produce_bytes_in_flight";
-
 /// Counters of one shard.
 #[derive(Debug, Default)]
 pub struct ShardMetrics {}
@@ -53,6 +50,11 @@ impl ShardMetrics {
             counter!(BYTES_IN).increment(bytes);
             histogram!(PRODUCE_SECONDS).record(millis as f64 / 1_000.0);
         }
+    }
+
+    /// A change of an ISR was asked for.
+    pub fn isr_change(&self, grows: bool) {
+        counter!(ISR_CHANGES, "kind" => if grows { "expand" } else { "shrink" }).increment(1);
     }
 
     /// Bytes went to a consumer.

@@ -31,13 +31,15 @@ pub(super) struct Heartbeats {
     numbers: Vec<Endpoint>,
 }
 
+impl Drop for Heartbeats {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Heartbeats {
-    pub(super) fn new(
-        controllers: Controllers,
-        events: mpsc::Sender<Event>,
-        stop: CancellationToken,
-        pause_max: Duration,
-    ) -> Self {
+    pub(super) fn new(controllers: Controllers, events: mpsc::Sender<Event>, pause_max: Duration) -> Self {
+        let stop = CancellationToken::new();
         Self { controllers, events, stop, pause_max, streams: BTreeMap::new(), numbers: Vec::new() }
     }
 

@@ -109,8 +109,7 @@ impl LifecycleTask {
     pub fn new(parts: LifecycleParts) -> Self {
         let (events, queue) = mpsc::channel(limits::LIFECYCLE_QUEUE);
         let pause_max = Duration::from_millis(parts.timers.broker_heartbeat_ms);
-        let heartbeats =
-            Heartbeats::new(parts.controllers.clone(), events.clone(), CancellationToken::new(), pause_max);
+        let heartbeats = Heartbeats::new(parts.controllers.clone(), events.clone(), pause_max);
         Self {
             state: Lifecycle::new(parts.timers),
             parts: Arc::new(parts),
@@ -126,6 +125,8 @@ impl LifecycleTask {
     /// Until life in the cluster is over; true if leaderships had moved first.
     pub async fn run(mut self) -> bool {
         let mut images = self.parts.images.subscribe();
+        // What was published before this line counts too.
+        images.mark_changed();
         let mut recovered = false;
         let mut stop_told = false;
         loop {

@@ -58,15 +58,19 @@ impl LeaderDialer {
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = Duration::from_millis(limits::RETRY_PAUSE_MS_MIN);
         loop {
-            let began = tokio::time::Instant::now();
+            let mut stood = None;
             let ended = tokio::select! {
                 () = stop.cancelled() => None,
-                why = self.one_stream() => Some(why),
+                why = self.one_stream(&mut stood) => Some(why),
             };
-            self.tell(LeaderEvent::Down).await;
+            let was_up = stood.is_some();
+            if let Some(stream) = stood.take() {
+                stream.outbox.close();
+                self.tell(LeaderEvent::Down(stream)).await;
+            }
             let Some(why) = ended else { return };
             tracing::debug!(leader = %self.leader, %why, "replication stream ended");
-            if began.elapsed() > Duration::from_millis(limits::RETRY_PAUSE_MS_MAX) {
+            if was_up {
                 pause = Duration::from_millis(limits::RETRY_PAUSE_MS_MIN);
             }
             tokio::select! {
@@ -81,14 +85,15 @@ impl LeaderDialer {
         self.shard.request(Request::FromLeader { leader: self.leader, event }).await;
     }
 
-    /// Opens a stream and reads it to its end; says why it ended.
-    async fn one_stream(&self) -> String {
+    /// Opens a stream and reads it to its end; says why it ended, and leaves the stream behind if it stood.
+    async fn one_stream(&self, stood: &mut Option<Arc<LeaderStream>>) -> String {
         let (stream, mut incoming) = match self.open().await {
             Ok(opened) => opened,
             Err(why) => return why,
         };
-        self.tell(LeaderEvent::Up(stream.clone())).await;
-        let why = loop {
+        *stood = Some(stream.clone());
+        self.tell(LeaderEvent::Up(stream)).await;
+        loop {
             match incoming.message().await {
                 Ok(Some(wire::LeaderMessage { message: Some(message) })) => {
                     self.tell(LeaderEvent::Message(Box::new(message))).await;
@@ -97,9 +102,7 @@ impl LeaderDialer {
                 Ok(None) => break "the leader ended it".to_owned(),
                 Err(status) => break from_status(&status).to_string(),
             }
-        };
-        stream.outbox.close();
-        why
+        }
     }
 
     fn target(&self) -> Option<(Endpoint, BrokerEpoch, wire::Hello)> {

@@ -59,9 +59,10 @@ impl FollowerStream {
         self.outbox.push(wire::LeaderMessage { message: Some(message) });
     }
 
-    fn give_back(&self, bytes: u64) {
+    /// Credit comes back; true if there was none before, so that somebody may wait for it.
+    fn give_back(&self, bytes: u64) -> bool {
         let bytes = i64::try_from(bytes.min(limits::CREDIT_BYTES_MAX)).unwrap_or(0);
-        self.credit.fetch_add(bytes, Ordering::Relaxed);
+        bytes > 0 && self.credit.fetch_add(bytes, Ordering::Relaxed) <= 0
     }
 }
 
@@ -165,20 +166,18 @@ impl FollowerReader {
     }
 
     async fn acks(&mut self, acks: wire::Acks) {
-        self.stream.give_back(acks.credit_bytes);
+        let refilled = self.stream.give_back(acks.credit_bytes);
         let mut by_shard: BTreeMap<usize, Vec<wire::Ack>> = BTreeMap::new();
         for ack in acks.acks {
             if let Some(shard) = self.subscriptions.get(&ack.subscription) {
                 by_shard.entry(*shard).or_default().push(ack);
             }
         }
-        if acks.credit_bytes > 0 {
-            for shard in self.involved.iter().filter(|s| !by_shard.contains_key(s)).copied().collect::<Vec<_>>() {
-                self.tell(shard, FollowerEvent::Credit).await;
-            }
-        }
         for (shard, acks) in by_shard {
             self.tell(shard, FollowerEvent::Acks(acks)).await;
+        }
+        for shard in self.involved.iter().copied().filter(|_| refilled).collect::<Vec<_>>() {
+            self.tell(shard, FollowerEvent::Credit).await;
         }
     }
 }

@@ -107,12 +107,17 @@ impl Leaders {
         entry.stream = Some(stream);
     }
 
-    /// No stream: returns the subscriptions that were lost with it.
-    pub(super) fn down(&mut self, leader: BrokerId) -> Vec<(TopicPartition, SubscriptionId)> {
+    /// A stream ended: returns the subscriptions that were lost with it. One that was replaced takes nothing along.
+    pub(super) fn down(
+        &mut self,
+        leader: BrokerId,
+        stream: &Arc<LeaderStream>,
+    ) -> Vec<(TopicPartition, SubscriptionId)> {
         let Some(entry) = self.leaders.get_mut(&leader) else { return Vec::new() };
-        if entry.stream.take().is_none() {
+        if !entry.stream.as_ref().is_some_and(|now| Arc::ptr_eq(now, stream)) {
             return Vec::new();
         }
+        entry.stream = None;
         let waiting = &entry.waiting;
         let lost: Vec<_> =
             entry.open.iter().filter(|(s, _)| !waiting.contains_key(s)).map(|(s, at)| (*at, *s)).collect();
@@ -181,12 +186,13 @@ mod tests {
         leaders.send(at(0), leader, ToLeader::Subscribe(subscribe(1)));
         leaders.send(at(1), leader, ToLeader::Subscribe(subscribe(2)));
         assert_eq!(leaders.to_dial().len(), 1, "one stream for both");
-        assert!(leaders.down(leader).is_empty(), "nothing was sent on a stream that never stood");
-        leaders.up(leader, Arc::default());
+        let (former, stream) = (Arc::default(), Arc::default());
+        leaders.up(leader, Arc::clone(&stream));
+        assert!(leaders.down(leader, &former).is_empty(), "the end of another stream");
         leaders.send(at(2), leader, ToLeader::Subscribe(subscribe(3)));
-        assert_eq!(leaders.down(leader).len(), 3);
+        assert_eq!(leaders.down(leader, &stream).len(), 3);
         leaders.send(at(2), leader, ToLeader::Subscribe(subscribe(4)));
-        assert!(leaders.down(leader).is_empty(), "the stream was down already");
+        assert!(leaders.down(leader, &stream).is_empty(), "the stream was down already");
         assert_eq!(leaders.subscriber(leader, SubscriptionId(4)), Some(at(2)), "it waits for the next stream");
         leaders.drop_idle();
         assert_eq!(leaders.leaders.len(), 1);

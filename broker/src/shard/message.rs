@@ -211,6 +211,6 @@ pub enum LeaderEvent {
     Up(Arc<LeaderStream>),
     /// A message.
     Message(Box<wire::leader_message::Message>),
-    /// No stream: the last one ended, or an attempt failed. Another attempt follows.
-    Down,
+    /// This stream ended. Another attempt follows while anything is to be followed.
+    Down(Arc<LeaderStream>),
 }

@@ -34,7 +34,6 @@ impl Shard {
                 for ack in acks {
                     self.acknowledged(stream, &ack);
                 }
-                self.world.touch_followed_on(stream.id);
             }
             FollowerEvent::Credit => self.world.touch_followed_on(stream.id),
             FollowerEvent::Closed => {
@@ -93,8 +92,8 @@ impl Shard {
         match event {
             LeaderEvent::Up(stream) => self.world.leaders.up(leader, stream),
             LeaderEvent::Message(message) => self.leader_says(leader, *message),
-            LeaderEvent::Down => {
-                for (at, subscription) in self.world.leaders.down(leader) {
+            LeaderEvent::Down(stream) => {
+                for (at, subscription) in self.world.leaders.down(leader, &stream) {
                     self.step(at, Input::StreamLost { subscription });
                 }
             }

@@ -233,6 +233,8 @@ impl Outside for World {
     }
 
     fn alter(&mut self, proposal: IsrProposal) {
+        let members = self.image.topics.partition(proposal.at).map_or(0, |p| p.isr.len());
+        self.metrics.isr_change(proposal.new_isr.len() > members);
         self.controller.alter(proposal, &self.shard);
     }
 
