@@ -30,6 +30,8 @@ pub struct FlushJob {
     pub(crate) frozen: Vec<(Arc<SegmentFile>, Arc<Outline>)>,
     /// The active segment and the mark it deserves once synced.
     pub(crate) active: Option<(Arc<SegmentFile>, Mark)>,
+    /// The active segment's index, if it grew enough to be written beside it again.
+    pub(crate) snapshot: Option<Outline>,
     pub(crate) sync_parent: bool,
     pub(crate) sync_names: bool,
     pub(crate) names: u64,
@@ -49,6 +51,8 @@ pub struct Flushed {
     pub(crate) names: u64,
     /// Offset of the mark that this sync made durable.
     pub(crate) marked: u64,
+    /// Base of the segment whose index was written, and the position it reaches.
+    pub(crate) snapshot: Option<(u64, u64)>,
 }
 
 impl Flushed {
@@ -99,6 +103,7 @@ impl FlushJob {
             parent_synced: self.sync_parent,
             names: self.names,
             marked,
+            snapshot: self.snapshot.as_ref().map(|o| (o.base, o.end)),
         };
         if !self.declare_not_empty()? {
             return Ok(outcome);
@@ -148,6 +153,9 @@ impl FlushJob {
             let mut slots = file.slots();
             if mark.next > slots.mark.next {
                 file.write_mark(&mut slots, *mark)?;
+            }
+            if let Some(outline) = &self.snapshot {
+                self.shared.write_index(outline)?;
             }
         }
         Ok(true)

@@ -7,6 +7,7 @@
 //! * [`epochs`], [`retention`]: pure rules.
 //! * [`slot_file`]: small durable records. [`data_dir`]: lock, identity, markers of a node's directory.
 //!   [`registry`]: which partitions ever had data here, and under which flush policy.
+//! * [`inspect`]: reading a log directory without changing it, for `log dump` and `log verify`.
 //!
 //! A log's life in the hands of a shard:
 //! ```text
@@ -24,6 +25,7 @@ mod engine;
 pub mod epochs;
 pub mod error;
 pub mod flush;
+pub mod inspect;
 pub mod limits;
 pub mod recovery;
 pub mod registry;

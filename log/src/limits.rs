@@ -38,8 +38,8 @@ pub const SCAN_CHUNK_BYTES: usize = 1024 * 1024;
 /// Indexes of closed segments that a log keeps in memory; a consumer that lags reads one or two segments at a time.
 pub const MAX_LOADED_INDEXES: usize = 4;
 
-/// Growth of an active segment, in bytes, after which going idle writes its index beside it again: bounds what an
-/// unclean start walks for a partition that was idle, without rewriting the index at every pause.
+/// Least growth of an active segment, in bytes, after which a flush writes its index beside it again (and at least an
+/// eighth of the segment): bounds what an unclean start walks, without rewriting the index at every flush.
 pub const INDEX_SNAPSHOT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Largest state file (identity, vote, markers, epoch table) in bytes: it is read whole at start.

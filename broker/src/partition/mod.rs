@@ -187,7 +187,7 @@ impl Partition {
             return;
         }
         let older_than = wall_ms.saturating_sub(i64::try_from(config.segment_ms).unwrap_or(i64::MAX));
-        if let Err(error) = self.log.roll_if_older(older_than)
+        if let Err(error) = self.log.roll_if_needed(older_than)
             && !matches!(error, LogError::DiskFull { .. })
         {
             let fatal = self.disk("roll", &error);

@@ -168,7 +168,7 @@ impl Log {
 
     /// Begins a new segment if the active one holds records and its first batch is older than `older_than_ms`
     /// (record time, ms): retention by time only drops whole segments. True if it did.
-    pub fn roll_if_older(&mut self, older_than_ms: i64) -> Result<bool, LogError> {
+    pub fn roll_if_needed(&mut self, older_than_ms: i64) -> Result<bool, LogError> {
         self.shared.check()?;
         let old = self.active.as_ref().and_then(|a| a.outline.first_timestamp).is_some_and(|t| t < older_than_ms);
         if old {

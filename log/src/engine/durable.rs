@@ -11,7 +11,7 @@ use super::Log;
 use crate::error::LogError;
 use crate::flush::{FlushJob, Flushed};
 use crate::limits::INDEX_SNAPSHOT_BYTES;
-use crate::segment::Mark;
+use crate::segment::{Mark, Outline};
 
 impl Log {
     fn is_dirty(&self) -> bool {
@@ -26,6 +26,14 @@ impl Log {
         self.is_dirty().then(|| self.job())
     }
 
+    /// The active segment's index, if it grew by `growth` bytes, and by an eighth of the segment, since it was last
+    /// written beside it.
+    fn snapshot(&self, growth: u64) -> Option<Outline> {
+        let active = self.active.as_ref()?;
+        let grown = active.outline.end.saturating_sub(active.snapshot_end);
+        (grown >= growth.max(active.outline.end / 8)).then(|| active.outline.clone())
+    }
+
     fn job(&self) -> FlushJob {
         let pending = self.frozen.values().rev().map_while(|f| f.pending.clone());
         let mut frozen: Vec<_> = pending.collect();
@@ -37,6 +45,7 @@ impl Log {
             generation: self.generation,
             frozen,
             active: self.active.as_ref().map(|a| (a.file.clone(), a.outline.mark(false))),
+            snapshot: self.snapshot(INDEX_SNAPSHOT_BYTES),
             sync_parent: self.parent_unsynced,
             sync_names: self.names > self.names_synced,
             names: self.names,
@@ -61,6 +70,11 @@ impl Log {
         }
         self.names_synced = self.names_synced.max(flushed.names);
         self.marked = self.marked.max(flushed.marked);
+        if let (Some(active), Some((base, end))) = (self.active.as_mut(), flushed.snapshot)
+            && active.outline.base == base
+        {
+            active.snapshot_end = active.snapshot_end.max(end);
+        }
         if flushed.upto <= self.durable_end {
             return Ok(None);
         }
@@ -90,27 +104,12 @@ impl Log {
         self.needs_idle_mark().then(|| self.job())
     }
 
-    /// Makes data and end mark durable on this thread, and saves the index if it grew much: within a second of
-    /// going idle.
+    /// Makes data and end mark durable on this thread: within a second of going idle.
     pub fn idle_mark(&mut self) -> Result<(), LogError> {
         self.sync()?;
         if let Some(job) = self.idle_job() {
             let flushed = job.run()?;
             self.flushed(flushed)?;
-        }
-        let result = self.save_index(INDEX_SNAPSHOT_BYTES);
-        self.shared.guard(result)
-    }
-
-    /// Writes the active segment's index beside it if that grew by `growth` bytes since the last time.
-    fn save_index(&mut self, growth: u64) -> Result<(), LogError> {
-        if let Some(active) = self.active.as_mut()
-            && active.outline.end >= active.snapshot_end.saturating_add(growth)
-        {
-            let file = active.file.clone();
-            let _slots = file.slots();
-            self.shared.write_index(&active.outline)?;
-            active.snapshot_end = active.outline.end;
         }
         Ok(())
     }
@@ -132,9 +131,12 @@ impl Log {
         if file.mark() == mark && active.allocated == active.outline.end {
             return Ok(());
         }
-        self.save_index(1)?;
         let active = self.active.as_mut().expect("checked above");
         let mut slots = file.slots();
+        if active.outline.end > active.snapshot_end {
+            self.shared.write_index(&active.outline)?;
+            active.snapshot_end = active.outline.end;
+        }
         if active.allocated > active.outline.end {
             file.file.set_len(active.outline.end).map_err(LogError::io("cut", &file.path))?;
             active.allocated = active.outline.end;

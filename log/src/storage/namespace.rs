@@ -257,6 +257,9 @@ impl<F: Clone> Namespace<F> {
         }
         self.pending = rest;
         done.iter().for_each(|op| self.apply(op));
+        if done.iter().any(|op| !matches!(op, NameOp::Link(..))) {
+            self.prune();
+        }
         Ok(done)
     }
 
@@ -277,6 +280,22 @@ impl<F: Clone> Namespace<F> {
         while let Some(id) = queue.pop() {
             if let Some(Node::Dir(dir)) = self.nodes.get(&id) {
                 queue.extend(dir.seen.values().filter(|id| live.insert(**id)));
+            }
+        }
+        self.nodes.retain(|id, _| live.contains(id));
+    }
+
+    /// Drops nodes that no name, seen or durable or in a pending change, leads to.
+    fn prune(&mut self) {
+        let pending = self.pending.iter().map(|op| match op {
+            NameOp::Link(_, id) | NameOp::Unlink(_, id) | NameOp::Move(_, _, id) => *id,
+        });
+        let dirs = self.pending.iter().flat_map(NameOp::keys).map(|key| key.0);
+        let mut queue: Vec<NodeId> = std::iter::once(ROOT).chain(pending).chain(dirs).collect();
+        let mut live: BTreeSet<NodeId> = queue.iter().copied().collect();
+        while let Some(id) = queue.pop() {
+            if let Some(Node::Dir(dir)) = self.nodes.get(&id) {
+                queue.extend(dir.seen.values().chain(dir.durable.values()).filter(|id| live.insert(**id)));
             }
         }
         self.nodes.retain(|id, _| live.contains(id));

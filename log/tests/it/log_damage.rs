@@ -1,9 +1,12 @@
 //! Damage of every byte of a small log of several segments: detected, harmless, or above the end mark and reported.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use log::storage::memory::MemStorage;
+use log::inspect::inspect;
+use log::storage::Storage;
+use log::storage::memory::{Call, MemStorage};
 use log::{Log, LogConfig, LogError, Verify};
 use protocol::batch::Header;
 
@@ -74,7 +77,22 @@ impl Healthy {
         let good = disk.contents(file).expect("contents");
         let contents_end = good.starts_with(trim(&contents));
         disk.damage(file, contents).expect("damage");
-        let (log, recovery) = match try_open(&disk, config(verify)) {
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        disk.set_hook(Some(Box::new(|call: &Call<'_>| {
+            assert!(!call.op.changes_disk(), "inspection makes {call:?}");
+            None
+        })));
+        let seen = if verify == Verify::Everything {
+            Some(inspect(&storage, &log_dir(), &mut |_| {}).expect("inspection").damage)
+        } else {
+            None
+        };
+        disk.set_hook(None);
+        let opened = try_open(&disk, config(verify));
+        if let Some(seen) = seen {
+            assert_eq!(seen.is_some(), opened.is_err(), "{what}: inspection and opening disagree: {seen:?}");
+        }
+        let (log, recovery) = match opened {
             Err(LogError::Damaged(damage)) => {
                 assert!(damage.file.starts_with(log_dir()), "{what}: {damage}");
                 return Outcome::AtOpen;
@@ -171,7 +189,7 @@ fn every_missing_file_is_detected_or_harmless() {
     for file in healthy.disk.files_below(&log_dir()).expect("files") {
         for verify in [Verify::Everything, Verify::Tail] {
             let disk = healthy.disk.fork();
-            log::storage::Storage::remove(&disk, &file).expect("remove");
+            disk.remove(&file).expect("remove");
             let index = file.extension().is_some_and(|e| e == "index");
             match try_open(&disk, config(verify)) {
                 Err(LogError::Damaged(_)) => assert!(!index, "{}", file.display()),

@@ -156,7 +156,7 @@ impl World {
                 self.model.reset(start);
             }
             Do::Roll => {
-                self.log().roll_if_older(i64::MAX).expect("roll");
+                self.log().roll_if_needed(i64::MAX).expect("roll");
             }
             Do::Crash(seed) => {
                 let mut dice = Dice(seed);

@@ -1,8 +1,9 @@
 //! Stories of one log on a simulated disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use log::inspect::inspect;
 use log::storage::Storage;
 use log::storage::memory::{Call, Fault, Op};
 use log::{EpochStart, LogConfig, LogError};
@@ -286,11 +287,11 @@ fn a_full_disk_at_the_roll_leaves_the_log_as_it_was() {
 fn old_segments_roll_by_record_time() {
     let disk = disk();
     let (mut log, _) = open(&disk, tiny());
-    assert!(!log.roll_if_older(i64::MAX).expect("empty"));
+    assert!(!log.roll_if_needed(i64::MAX).expect("empty"));
     log.append(0, &batch(0, 1, 1, 10, 1)).expect("append");
-    assert!(!log.roll_if_older(1_000_000).expect("young"));
-    assert!(log.roll_if_older(1_000_001).expect("old"));
-    assert!(!log.roll_if_older(i64::MAX).expect("the new one is empty"));
+    assert!(!log.roll_if_needed(1_000_000).expect("young"));
+    assert!(log.roll_if_needed(1_000_001).expect("old"));
+    assert!(!log.roll_if_needed(i64::MAX).expect("the new one is empty"));
     log.sync().expect("sync");
     assert!(log.segments()[0].sealed);
     log.drop_head(1).expect("drop");
@@ -298,4 +299,65 @@ fn old_segments_roll_by_record_time() {
     disk.crash(&mut || false);
     let (log, _) = open(&disk, tiny());
     assert_eq!((log.start_offset(), log.end_offset(), log.last_epoch()), (1, 1, Some(1)));
+}
+
+#[test]
+fn inspection_sees_every_batch_and_what_is_not_marked() {
+    let disk = disk();
+    let (mut log, _) = open(&disk, tiny());
+    for i in 0..30 {
+        log.append(i, &batch(i, 1, 1, 150, i)).expect("append");
+    }
+    log.idle_mark().expect("idle");
+    log.append(30, &batch(30, 2, 1, 150, 1)).expect("append");
+    let all = read_all(&log);
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let mut seen = Vec::new();
+    let report = inspect(&storage, &log_dir(), &mut |place| {
+        assert_eq!(place.above_mark, place.header.base_offset == 30);
+        seen.push(bytes::Bytes::copy_from_slice(place.bytes));
+    });
+    let report = report.expect("inspection");
+    assert_eq!(seen, all);
+    assert_eq!(report.damage, None);
+    assert_eq!(report.segments.iter().map(|s| s.batches).sum::<u64>(), 31);
+    assert!(report.recovery.kept_bytes > 0 && report.segments.iter().all(|s| s.stopped.is_none()));
+    assert_eq!(report.segments.last().map(|s| (s.marked, s.next)), Some((30, 31)));
+}
+
+#[test]
+fn an_unclean_start_reads_only_what_the_index_does_not_reach() {
+    let disk = disk();
+    let (mut log, _) = open(&disk, LogConfig::default());
+    let mut written = 0;
+    for i in 0..200 {
+        let bytes = batch(i, 1, 1, 60_000, i);
+        written += bytes.len();
+        log.append(i, &bytes).expect("append");
+        log.sync().expect("sync");
+    }
+    disk.kill_process();
+    let read = Arc::new(AtomicUsize::new(0));
+    let count = read.clone();
+    disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+        // Reserved zeros behind the last batch do not count.
+        if call.op == Op::Read && call.position < written as u64 {
+            count.fetch_add(call.len.min(written - call.position as usize), Ordering::Relaxed);
+        }
+        None
+    })));
+    let (log, recovery) = open(&disk, LogConfig::default());
+    assert_eq!((log.end_offset(), recovery.cut), (200, None));
+    let read = read.load(Ordering::Relaxed);
+    assert!(read < written / 2, "{read} of {written} bytes read again");
+    disk.set_hook(None);
+    assert_eq!(log.read(3, 1, u64::MAX, true).expect("read"), batch(3, 1, 1, 60_000, 3));
+}
+
+#[test]
+fn logs_and_jobs_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<log::Log>();
+    is_send::<log::FlushJob>();
+    is_send::<log::Flushed>();
 }
