@@ -53,11 +53,11 @@ pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, c
             Err(Verdict::Full(_)) if used > 0 => break,
             Err(Verdict::Full(bytes)) => replies.push(Err(too_large(bytes))),
         }
-        note_brokers(&draft, sessions, before);
+        note_fencings(&draft, sessions, before);
     }
     let before = draft.facts().len();
     let more = find_work(&mut draft, sessions, now, BATCH_FACT_BYTES_MAX - used);
-    note_brokers(&draft, sessions, before);
+    note_fencings(&draft, sessions, before);
     let waiting = replies.len() < commands.len();
     correct(draft.state(), &mut replies);
     Plan { facts: draft.into_facts(), replies, more: more || waiting }
@@ -73,18 +73,12 @@ fn too_large(bytes: usize) -> ApiError {
     ApiError::bad(ErrorCode::InvalidRequest, "request", format!("{bytes} bytes of facts"), limit)
 }
 
-/// Keeps the soft state in step with what was just decided about brokers.
-fn note_brokers(draft: &Draft<MetadataImage>, sessions: &mut Sessions, from: usize) {
+/// From here on these brokers' heartbeats go unanswered until the batch's fate is known.
+fn note_fencings(draft: &Draft<MetadataImage>, sessions: &mut Sessions, from: usize) {
     let batch = draft.state().batch_no.next();
     for fact in &draft.facts()[from..] {
-        match fact {
-            Fact::BrokerFenced(at) => {
-                sessions.fence_in_flight(*at, batch);
-                sessions.memo.begin_again(at.broker);
-            }
-            Fact::BrokerUnfenced(at) => sessions.memo.begin_again(at.broker),
-            Fact::BrokerRegistered(f) => sessions.memo.begin_again(f.broker),
-            _ => {}
+        if let Fact::BrokerFenced(at) = fact {
+            sessions.fence_in_flight(*at, batch);
         }
     }
 }

@@ -5,7 +5,8 @@
 //!    min(RF, data centres); among data centres the least loaded for its size comes first;
 //! 2. then over racks within a data centre, likewise;
 //! 3. then the topic's replicas are even over brokers, then all replicas of the cluster;
-//! 4. the first replica (preferred leader) is the member that is first least often in this topic.
+//! 4. the first replica (preferred leader) of a new partition is a member that is first at most once more in this topic
+//!    than any other member.
 //!
 //! Ties fall by the seed, so that many small topics spread evenly too. A small data centre is used as much as a large
 //! one: goal 1 wins over load, on purpose, since a copy per data centre is what survives losing one.
@@ -39,7 +40,9 @@ pub(super) fn place(
 ) -> Vec<Vec<BrokerId>> {
     let replicas = replicas.min(candidates.len());
     let mut map = Map::new(candidates);
-    partitions.map(|number| map.place_one(number, replicas, seed)).collect()
+    let mut placed: Vec<_> = partitions.map(|number| map.place_one(number, replicas, seed)).collect();
+    map.even_firsts(&mut placed);
+    placed.into_iter().map(|members| members.into_iter().map(|i| map.candidates[i].id).collect()).collect()
 }
 
 /// A data centre or a rack: how many candidates stand there, and what they carry.
@@ -96,7 +99,7 @@ impl Map {
         change(&mut self.racks[rack]);
     }
 
-    fn place_one(&mut self, number: u32, replicas: usize, seed: u64) -> Vec<BrokerId> {
+    fn place_one(&mut self, number: u32, replicas: usize, seed: u64) -> Vec<usize> {
         let mut chosen: Vec<usize> = Vec::with_capacity(replicas);
         for slot in 0..replicas {
             let cost = |index: &usize| {
@@ -119,7 +122,7 @@ impl Map {
             });
         }
         self.lead(&mut chosen, number, seed);
-        chosen.iter().map(|i| self.candidates[*i].id).collect()
+        chosen
     }
 
     /// Puts the member first that is first least often; the others follow by lot, so that the leaderships of one broker
@@ -131,6 +134,23 @@ impl Map {
         if let Some(first) = first {
             chosen[..=first].rotate_right(1);
             candidates[chosen[0]].first_in_topic += 1;
+        }
+    }
+
+    /// Swaps first places until none would help. Ends, since each swap lowers the sum of the squares of the counts.
+    fn even_firsts(&mut self, placed: &mut [Vec<usize>]) {
+        let mut swapped = true;
+        while std::mem::take(&mut swapped) {
+            for members in placed.iter_mut() {
+                let count = |member: usize| self.candidates[member].first_in_topic;
+                let Some(least) = (0..members.len()).min_by_key(|at| (count(members[*at]), *at)) else { continue };
+                if count(members[0]) > count(members[least]) + 1 {
+                    self.candidates[members[0]].first_in_topic -= 1;
+                    self.candidates[members[least]].first_in_topic += 1;
+                    members.swap(0, least);
+                    swapped = true;
+                }
+            }
         }
     }
 }

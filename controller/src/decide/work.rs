@@ -53,7 +53,7 @@ pub(super) struct WorkMemo {
 }
 
 impl WorkMemo {
-    /// Something was decided about the broker: earlier sweeps of its places say nothing any more.
+    /// The broker proves something else: an earlier sweep of its places says nothing any more.
     pub(super) fn begin_again(&mut self, broker: BrokerId) {
         self.places.retain(|(id, _), _| *id != broker);
     }
@@ -129,7 +129,6 @@ fn fence_expired(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now:
             return;
         }
         draft.push(Fact::BrokerFenced(at));
-        sessions.memo.begin_again(at.broker);
         budget.fact();
     }
 }
@@ -190,7 +189,7 @@ fn clear_isr(
     draft.state().topics.in_sync_places_of(broker).next().is_none()
 }
 
-/// Goes on with one broker's sweep. True: done. Done stays done until something is decided about the broker.
+/// Goes on with one broker's sweep. True: done. Done stays done for this registration and reason.
 fn sweep(
     draft: &mut Draft<MetadataImage>,
     sessions: &mut Sessions,

@@ -132,6 +132,32 @@ fn unproved_places_fall_and_proved_ones_stay() {
     assert_eq!(world.places(shared).2, vec![], "an ELR place beside a live ISR falls too");
 }
 
+/// With many partitions the ISR removals that a fencing calls for may come after the proof: what is not proved must not
+/// slip from the ISR into the ELR.
+#[test]
+fn an_unproved_isr_place_that_is_still_there_falls_too() {
+    let mut world = World::of(3);
+    let (kept, lost) = (alone(&mut world, 1), alone(&mut world, 1));
+    let old = BrokerRef { broker: b(1), epoch: world.epoch(1) };
+    let again = BrokerRegistered {
+        broker: b(1),
+        epoch: BrokerEpoch(world.image.cluster.last_broker_epoch.0 + 1),
+        incarnation: Uuid::from_u128(77),
+        internal: world.broker(1).internal.clone(),
+        client: world.broker(1).client.clone(),
+        locality: world.broker(1).locality.clone(),
+        directories: world.broker(1).directories.clone(),
+        min_metadata_version: 1,
+        max_metadata_version: 1,
+        proof_admissible: true,
+    };
+    world.apply(vec![Fact::BrokerFenced(old), Fact::BrokerRegistered(again)]);
+    assert_eq!((world.places(kept).1, world.places(lost).1), (vec![1], vec![1]));
+    world.prove(1, &[kept]);
+    assert_eq!(world.places(kept), (None, vec![], vec![1]));
+    assert_eq!(world.places(lost), (None, vec![], vec![]));
+}
+
 #[test]
 fn an_inadmissible_proof_keeps_nothing_whatever_it_names() {
     let mut world = World::of(3);

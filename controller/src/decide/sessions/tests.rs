@@ -88,9 +88,7 @@ fn a_standby_that_heard_nothing_for_a_session_still_waits_one_lease_after_its_ta
     let mut world = World::of(2);
     world.pass(1_000, &[1, 2]);
     world.sessions.step_down();
-    world.mono += 5_000;
-    let alive = world.heartbeat(1);
-    world.sessions.note_heartbeat(&world.image, &alive, world.mono);
+    world.listen(5_000, &[1]);
     world.sessions.takeover(world.image.batch_no, world.mono);
     let begun = world.mono;
     while world.mono + 100 < begun + timers().lease_ms {

@@ -137,6 +137,22 @@ fn a_lost_batch_is_found_again() {
 }
 
 #[test]
+fn an_election_in_a_lost_batch_is_found_again() {
+    let mut world = World::of(2);
+    let at = world.topic("t", 1, 1, &[]);
+    let id = world.partition(at).leader.expect("led").0;
+    world.kill(&[id]);
+    let wish = crate::decide::command::Heartbeat { wants_unfence: true, ..world.heartbeat(id) };
+    world.sessions.note_heartbeat(&world.image, &wish, world.mono);
+    let now = world.now();
+    let lost = crate::decide::batch::run_batch(&world.image, &mut world.sessions, now, &[Command::Heartbeat(wish)]);
+    assert_eq!(changes(&lost.facts), 1, "unfenced and elected in one batch");
+    world.sessions.settled(false);
+    world.batch(&[Command::Heartbeat(wish)]);
+    assert_eq!(world.partition(at).leader, Some(b(id)));
+}
+
+#[test]
 fn a_rule_that_is_lowered_does_not_disturb_leaderless_partitions() {
     let mut world = World::of(2);
     let at = world.topic("t", 1, 2, &[("min.insync.replicas", "2")]);
