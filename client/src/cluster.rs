@@ -16,7 +16,6 @@ use parking_lot::{Mutex, RwLock};
 use protocol::error::{ApiError, ErrorCode, Hint};
 use protocol::ids::Millis;
 use protocol::metadata::record::Endpoint;
-use protocol::rpc::channel::Dialer;
 use protocol::rpc::pb::data::v1::{RoutingRequest, RoutingResponse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -53,7 +52,7 @@ impl Cluster {
     /// A handle; must be made inside a tokio runtime. Nothing is asked yet.
     pub(crate) fn new(config: ClientConfig) -> Self {
         let shared = Arc::new(Shared {
-            nodes: Nodes::new(Dialer::plain(), config.connect_timeout_ms),
+            nodes: Nodes::new(config.dialer.clone(), config.connect_timeout_ms),
             config,
             clock: Clock::new(),
             routing: RwLock::default(),

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::retry::Backoff;
 use protocol::batch::Compression;
 use protocol::metadata::record::Endpoint;
+use protocol::rpc::channel::Dialer;
 
 /// An option that cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +85,7 @@ pub const CONSUMER_OPTIONS: &[OptionDoc] = &[
 ];
 
 /// Options common to producer, consumer and admin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ClientConfig {
     pub(crate) bootstrap: Vec<Endpoint>,
     pub(crate) client_id: String,
@@ -92,6 +93,7 @@ pub struct ClientConfig {
     pub(crate) connect_timeout_ms: u64,
     pub(crate) metadata_max_age_ms: u64,
     pub(crate) backoff: Backoff,
+    pub(crate) dialer: Dialer,
 }
 
 /// Who must hold a record before it is acknowledged.
@@ -119,7 +121,7 @@ pub enum OffsetReset {
 }
 
 /// Options of a producer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ProducerConfig {
     pub(crate) client: ClientConfig,
     pub(crate) acks: Acks,
@@ -133,7 +135,7 @@ pub struct ProducerConfig {
 }
 
 /// Options of a consumer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ConsumerConfig {
     pub(crate) client: ClientConfig,
     pub(crate) fetch_min_bytes: usize,
@@ -155,7 +157,15 @@ impl ClientConfig {
             connect_timeout_ms: protocol::limits::CONNECT_TIMEOUT_MS,
             metadata_max_age_ms: limits::METADATA_MAX_AGE_MS,
             backoff: Backoff { first_ms: limits::RETRY_BACKOFF_MS, max_ms: limits::RETRY_BACKOFF_MAX_MS },
+            dialer: Dialer::plain(),
         })
+    }
+
+    /// How connections are made: TLS enters here.
+    #[must_use]
+    pub fn dialer(mut self, dialer: Dialer) -> Self {
+        self.dialer = dialer;
+        self
     }
 
     /// Sets an option by its name. Errors name key, value and limit, or the nearest known key.

@@ -72,6 +72,8 @@ fn verdict(cluster: &crate::admin::wire::DescribeClusterResponse, active: usize)
         )
     } else if cluster.under_replicated > 0 {
         format!("every partition can be written; {} miss a replica; {brokers}", cluster.under_replicated)
+    } else if cluster.partitions == 0 {
+        format!("no partitions yet; {brokers}")
     } else {
         format!("every partition is fully replicated; {brokers}")
     }

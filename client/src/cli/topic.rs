@@ -227,7 +227,10 @@ fn describe_text(topic: &wire::TopicDescription, configs: Option<&[wire::ConfigV
         ("replicas", topic.replication_factor.to_string()),
         (
             "durability",
-            format!("{} replicas in {} data centres before acks=all", topic.min_insync_replicas, topic.min_insync_dcs),
+            format!(
+                "acks=all waits for {} in-sync replicas, in {} data centre(s) or more",
+                topic.min_insync_replicas, topic.min_insync_dcs
+            ),
         ),
         ("configs", config_text(&topic.configs)),
     ]);

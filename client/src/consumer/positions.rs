@@ -17,7 +17,7 @@ use crate::retry::{Backoff, Dice};
 use bytes::Bytes;
 use protocol::batch::limits::MAX_BATCH_BYTES_CEILING;
 use protocol::batch::{BatchError, Header, Limits, Origin, Records, batches, check, records};
-use protocol::error::{ApiError, ErrorCode, Next};
+use protocol::error::{ApiError, Effect, ErrorCode, Next};
 use protocol::ids::Millis;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -325,10 +325,13 @@ impl Positions {
                         Some(Error::Refused { request: "fetch", node: node.to_owned(), error }),
                     )
                 }
-                Next::Retry if code != ErrorCode::Timeout && code != ErrorCode::NotReachable => {
+                // The node spoke, and asking it again is right; anything else may mean that it is gone or deposed.
+                Next::Retry if code.effect() == Effect::None && code != ErrorCode::NotReachable => {
                     (State::Waiting(pause), After::Nothing, None)
                 }
-                _ => (State::Waiting(pause), After::Refresh, None),
+                Next::Retry | Next::RefreshMetadata | Next::FindController => {
+                    (State::Waiting(pause), After::Refresh, None)
+                }
             },
         };
         position.state = state;
