@@ -61,6 +61,7 @@ impl Partition {
                 );
                 return Err(Fatal::Disk(text));
             }
+            Effect::Fatal(FatalReason::Damaged) => return Err(self.quarantine()),
             Effect::Fatal(reason) => return Err(fatal(self.at, &reason)),
             Effect::Forward { .. }
             | Effect::Append { .. }
@@ -88,6 +89,20 @@ impl Partition {
 
     pub(super) fn disk(&self, op: &str, error: &LogError) -> Fatal {
         Fatal::Disk(format!("{op} of {} in {}: {error}", self.at, self.log.dir().display()))
+    }
+
+    /// A damaged log is moved out of the way before the process stops: the next start misses it, proves nothing for it
+    /// and copies it anew. Left in place, a start that reads no sealed segment would prove it and stop here again.
+    fn quarantine(&self) -> Fatal {
+        match self.data.set_aside(self.at.topic.0, self.at.partition) {
+            Ok(to) => Fatal::Disk(format!(
+                "{}: {}; set aside as {}, the next start copies it anew from its leader",
+                self.at,
+                FatalReason::Damaged,
+                to.display()
+            )),
+            Err(error) => self.disk("setting a damaged log aside", &error),
+        }
     }
 
     /// The batch in hand goes to followers before it is appended here: they sync while we do.
@@ -174,7 +189,7 @@ fn base_of(batch: &Bytes) -> Option<u64> {
 
 fn fatal(at: protocol::ids::TopicPartition, reason: &FatalReason) -> Fatal {
     match reason {
-        FatalReason::Damaged => Fatal::Disk(format!("{at}: {reason}; restart the broker to set the log aside")),
+        FatalReason::Damaged => Fatal::Disk(format!("{at}: {reason}")),
         FatalReason::TruncateBelowHighWatermark { .. } | FatalReason::Invariant(_) => {
             Fatal::Invariant(format!("{at}: {reason}"))
         }

@@ -13,6 +13,8 @@ pub mod note;
 pub mod outside;
 mod pump;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use log::data_dir::DataDir;

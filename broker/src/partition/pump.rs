@@ -148,6 +148,8 @@ impl Partition {
                 }
                 Err(LogError::Damaged(damage)) => {
                     tracing::error!(partition = %self.at, %damage, "a follower cannot be fed");
+                    // If nobody else can lead, this replica goes on with what can be read: say so once, not every turn.
+                    self.pumps.stop(follower, subscription);
                     return self.step(Input::DamageFound, now, out);
                 }
                 Err(error) => {
