@@ -132,6 +132,36 @@ mod tests {
         assert!(Timers::from_rtt(u64::MAX).lease_ms == u64::MAX, "saturates instead of wrapping to a short lease");
     }
 
+    /// One row of docs/limits.md: its first words and its value at R = 1, 20, 100.
+    fn row(label: &str, value: impl Fn(Timers) -> u64) -> (String, String) {
+        let shown = |rtt| {
+            let number = value(Timers::from_rtt(rtt));
+            let (thousands, rest) = (number / 1_000, number % 1_000);
+            if thousands > 0 { format!("{thousands},{rest:03} ms") } else { format!("{rest} ms") }
+        };
+        (format!("| {label}"), format!("| {} | {} | {} |", shown(1), shown(20), shown(100)))
+    }
+
+    #[test]
+    fn the_table_of_derived_timers_is_what_the_formulas_give() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/limits.md");
+        let text = std::fs::read_to_string(path).expect("docs/limits.md is there");
+        let rows = [
+            row("Raft heartbeat", |t| t.raft_heartbeat_ms),
+            row("election minimum", |t| t.election_min_ms),
+            row("election maximum", |t| t.election_max_ms),
+            row("quorum loss probe", |t| t.quorum_probe_ms),
+            row("broker heartbeat", |t| t.broker_heartbeat_ms),
+            row("lease L", |t| t.lease_ms),
+            row("fence after a reset", |t| t.fence_after_reset_ms),
+            row("broker session", |t| t.session_timeout_ms),
+        ];
+        for (label, values) in rows {
+            let holds = |line: &str| line.starts_with(&label) && line.ends_with(&values);
+            assert!(text.lines().any(holds), "no row in docs/limits.md begins {label:?} and ends {values:?}");
+        }
+    }
+
     #[test]
     fn larger_appends_get_more_time() {
         let t = Timers::default();

@@ -64,3 +64,48 @@ impl MetadataImage {
         self.rule_of(topic).holds(self, members)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn satisfied(rule: (usize, usize), members: &[(u32, Option<&str>)]) -> bool {
+        let rule = DurabilityRule { min_replicas: rule.0, min_dcs: rule.1 };
+        rule.satisfied_by(members.iter().map(|(b, dc)| (BrokerId(*b), *dc)))
+    }
+
+    #[test]
+    fn both_members_and_data_centres_must_suffice() {
+        let (a, b) = (Some("a"), Some("b"));
+        assert!(satisfied((2, 1), &[(1, a), (2, a)]));
+        assert!(!satisfied((2, 1), &[(1, a)]), "one member short");
+        assert!(!satisfied((2, 2), &[(1, a), (2, a)]), "one data centre short");
+        assert!(satisfied((2, 2), &[(1, a), (2, b)]));
+        assert!(!satisfied((1, 1), &[]), "the empty ISR keeps nothing");
+    }
+
+    #[test]
+    fn a_member_named_twice_counts_once_and_an_unknown_one_covers_no_data_centre() {
+        assert!(!satisfied((2, 1), &[(1, Some("a")), (1, Some("a"))]));
+        assert!(!satisfied((2, 2), &[(1, Some("a")), (2, None)]));
+        assert!(satisfied((2, 1), &[(1, Some("a")), (2, None)]));
+    }
+
+    #[test]
+    fn the_rule_never_asks_for_more_members_than_the_topic_has() {
+        let topic = TopicId::default();
+        let created =
+            crate::metadata::record::TopicCreated { topic, name: "t".into(), replication_factor: 1, created_ms: 0 };
+        let mut image = MetadataImage::default();
+        image.topics.create(&created);
+        assert_eq!(
+            image.durability_rule(topic),
+            Some(DurabilityRule { min_replicas: 1, min_dcs: 1 }),
+            "the default asks 2"
+        );
+        image.configs.set(ConfigResource::Topic(topic), "min.insync.dcs", "2");
+        let rule = image.durability_rule(topic).expect("it was created");
+        assert_eq!(rule.min_dcs, 2, "data centres are not capped: one replica can never satisfy two");
+        assert_eq!(image.durability_rule(TopicId(uuid::Uuid::from_u128(9))), None);
+    }
+}
