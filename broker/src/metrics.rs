@@ -37,6 +37,9 @@ pub const LEASE_MS: &str = "seawall_broker_lease_remaining_ms";
 pub const METADATA_BATCH: &str = "seawall_broker_metadata_applied_batch";
 /// 1 while produce is refused for want of disk space.
 pub const DISK_FULL: &str = "seawall_broker_disk_full";
+/// Tails cut from logs here because another leader's history differs.
+pub const TRUNCATIONS: &str = "seawall_broker_log_truncations_total";
+
 /// Counters of one shard.
 #[derive(Debug, Default)]
 pub struct ShardMetrics {}

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tonic::transport::Channel;
 
 /// Longest wait for one answer.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A channel to `host:port`; connects at the first call.
 ///

@@ -160,7 +160,12 @@ impl Partition {
         if keep_aside {
             self.keep_tail(to)?;
         }
+        let before = self.log.end_offset();
         let end = self.log.truncate(to).map_err(|e| self.disk("truncation", &e))?;
+        if end < before {
+            metrics::counter!(crate::metrics::TRUNCATIONS).increment(1);
+            tracing::info!(partition = %self.at, from = end, to = before, "cut a tail that the leader does not have");
+        }
         self.flush.forget();
         self.pumps.forget_kept();
         Ok(Input::Cut { start: self.log.start_offset(), end })

@@ -4,9 +4,11 @@
 //! turn up in the log or not. Stops when told, after its records in flight were settled.
 
 use crate::history::{History, Stamp};
+use crate::wire;
 use client::{Producer, ProducerConfig, ProducerRecord};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use protocol::rpc::pb::admin::v1::{AlterConfigsRequest, ConfigEntry, ResourceKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -114,4 +116,37 @@ fn settle(shared: &Shared, topic: &str, stamp: Stamp, outcome: Result<client::Wr
             shared.not_written.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Changes configs of topics without rest, several at a time, so that the metadata log grows and is compacted. Refusals
+/// and silence while nobody leads are part of it.
+pub async fn administer(shared: Arc<Shared>, bootstrap: String) {
+    let addresses: Vec<String> = bootstrap.split(',').map(str::to_owned).collect();
+    let mut under_way = FuturesUnordered::new();
+    let mut turn: usize = 0;
+    loop {
+        while under_way.len() < 8 && !shared.stopping() {
+            turn += 1;
+            under_way.push(change(addresses[turn % addresses.len()].clone(), turn));
+        }
+        match under_way.next().await {
+            Some(true) => {
+                shared.changes.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(false) => tokio::task::yield_now().await,
+            None => return,
+        }
+    }
+}
+
+/// One change of a config that means nothing to the records. True if it was acknowledged.
+async fn change(address: String, turn: usize) -> bool {
+    let request = AlterConfigsRequest {
+        kind: ResourceKind::ResourceTopic.into(),
+        name: ["checked", "trimmed", "unsynced"][turn % 3].to_owned(),
+        set: vec![ConfigEntry { key: "retention.ms".to_owned(), value: (600_000_000 + turn).to_string() }],
+        unset: vec![],
+        validate_only: false,
+    };
+    wire::call(wire::admin(&address).alter_configs(request)).await.is_ok()
 }

@@ -55,10 +55,11 @@ impl RustFile {
         let stem = name.trim_end_matches(".rs");
         let below = if ["mod", "lib", "main"].contains(&stem) { folder.to_owned() } else { format!("{folder}/{stem}") };
         let lines: Vec<&str> = self.source.code.lines().collect();
-        let declared = lines.iter().enumerate().filter(|(at, _)| self.source.is_test_line(*at)).filter_map(|(_, line)| {
-            let name = line.trim().strip_suffix(';')?.rsplit_once("mod ")?.1;
-            Some([format!("{below}/{name}.rs"), format!("{below}/{name}/mod.rs")])
-        });
+        let declared =
+            lines.iter().enumerate().filter(|(at, _)| self.source.is_test_line(*at)).filter_map(|(_, line)| {
+                let name = line.trim().strip_suffix(';')?.rsplit_once("mod ")?.1;
+                Some([format!("{below}/{name}.rs"), format!("{below}/{name}/mod.rs")])
+            });
         declared.flatten().collect()
     }
 
@@ -107,7 +108,8 @@ mod tests {
 
     #[test]
     fn modules_declared_for_tests_are_found_where_the_compiler_looks() {
-        let parent = RustFile::new("log/src/a.rs", "mod b;\n#[cfg(test)]\nmod golden;\n#[cfg(test)]\nmod tests { fn x() {} }\n");
+        let parent =
+            RustFile::new("log/src/a.rs", "mod b;\n#[cfg(test)]\nmod golden;\n#[cfg(test)]\nmod tests { fn x() {} }\n");
         assert_eq!(parent.test_modules(), ["log/src/a/golden.rs", "log/src/a/golden/mod.rs"]);
         let root = RustFile::new("log/src/lib.rs", "#[cfg(test)]\npub(crate) mod testing;\n");
         assert_eq!(root.test_modules()[0], "log/src/testing.rs");

@@ -1,0 +1,305 @@
+//! No acknowledged record is lost, no offset has two values, no epoch two leaders, ISR members are equal batch by batch
+//! below the high watermark: through kills, freezes, restarts and the loss of power everywhere at once.
+//!
+//! Every process keeps its unsynced bytes in memory, so a kill is a power loss. Small segments, two shards a broker, a
+//! snapshot every 200 entries. The seed is printed; `SEAWALL_TEST_SEED` repeats a plan, `SEAWALL_TEST_CHAOS=full` makes
+//! the run large.
+
+use crate::{PROGRAM, runtime, size};
+use deploy::dev::http;
+use deploy::dev::layout::{NodeName, Role};
+use integration_tests::chaos::metadata::{self, Story, Watch};
+use integration_tests::chaos::nemesis::{self, Done};
+use integration_tests::chaos::observe::Counters;
+use integration_tests::chaos::plan::{Size, plan};
+use integration_tests::chaos::random::Random;
+use integration_tests::chaos::workload::{self, Shared, Target};
+use integration_tests::chaos::{read_back, replicas};
+use integration_tests::cluster::{TestCluster, Wish};
+use integration_tests::history::{ReadBack, Verdict};
+use integration_tests::wait::{eventually, hold_fault};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Partitions of the topic whose every acknowledgement is checked.
+const PARTITIONS: u32 = 6;
+
+/// How often counters are read: a life shorter than this is seen by what it logged, not by what it counted.
+const SCRAPE: Duration = Duration::from_millis(150);
+
+struct Run {
+    seed: u64,
+    size: Size,
+    acks: u64,
+    full: bool,
+}
+
+fn wanted() -> Run {
+    let full = std::env::var("SEAWALL_TEST_CHAOS").is_ok_and(|mode| mode == "full");
+    let seed = size("SEAWALL_TEST_SEED", u64::from(std::process::id()));
+    if full {
+        let size = Size { kills: 30, kills_of_role: 5, power_losses: 2, directed: 2, pauses: 5 };
+        return Run { seed, size, acks: 100_000, full };
+    }
+    let size = Size { kills: 8, kills_of_role: 2, power_losses: 1, directed: 0, pauses: 1 };
+    Run { seed, size, acks: 10_000, full }
+}
+
+#[test]
+fn acknowledged_records_survive_power_loss_anywhere() {
+    let run = wanted();
+    eprintln!("seed {} (SEAWALL_TEST_SEED repeats the plan)", run.seed);
+    let wish = Wish::default().with(&[
+        "storage=power-loss",
+        "broker:shards=2",
+        "controller:snapshot.every=200",
+        "controller:raft.segment.bytes=65536",
+    ]);
+    let cluster = TestCluster::start(PROGRAM, &wish);
+    create_topics(&cluster);
+    let runtime = runtime();
+    let scene = Scene::open(&cluster, &runtime);
+    let done = scene.run(&cluster, &runtime, &run);
+    let evidence = scene.close(&cluster, &runtime);
+    judge(&run, &done, &evidence);
+}
+
+fn create_topics(cluster: &TestCluster) {
+    let small = ["--config", "segment.bytes=16384"];
+    let partitions = PARTITIONS.to_string();
+    let checked = ["topic", "create", "checked", "--partitions", &partitions, "--replicas", "3"];
+    cluster.cli_ok(&[&checked[..], &small].concat());
+    // The head of this one is dropped all the time; what is left must be right.
+    let trimmed =
+        ["topic", "create", "trimmed", "--partitions", "2", "--replicas", "3", "--config", "retention.bytes=65536"];
+    cluster.cli_ok(&[&trimmed[..], &small].concat());
+    // Nothing is promised for this one through a power loss: its places fall unproved.
+    let unsynced =
+        ["topic", "create", "unsynced", "--partitions", "2", "--replicas", "3", "--config", "flush.policy=os"];
+    cluster.cli_ok(&[&unsynced[..], &small].concat());
+}
+
+/// Everything that goes on beside the faults.
+struct Scene {
+    shared: Arc<Shared>,
+    unchecked: Arc<Shared>,
+    watch: Arc<Mutex<Watch>>,
+    counters: Arc<Mutex<Counters>>,
+    scraping: Arc<AtomicBool>,
+    scraper: std::thread::JoinHandle<()>,
+    writers: Vec<tokio::task::JoinHandle<()>>,
+    others: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// What is known at the end.
+struct Evidence {
+    verdict: Verdict,
+    story: Story,
+    counters: Counters,
+    acks: u64,
+    segments: usize,
+    head_dropped: bool,
+    unknown: u64,
+    changes: u64,
+}
+
+impl Scene {
+    fn open(cluster: &TestCluster, runtime: &tokio::runtime::Runtime) -> Self {
+        let _inside = runtime.enter();
+        let (shared, unchecked) = (Arc::new(Shared::default()), Arc::new(Shared::default()));
+        let bootstrap = cluster.bootstrap();
+        let mut writers = Vec::new();
+        let mut write = |shared: &Arc<Shared>, topic: &str, partitions: u32, writer: u32| {
+            let target = Target { topic: topic.to_owned(), partitions, value_len: 120, in_flight: 64 };
+            let producer = workload::patient_producer(&bootstrap, "all");
+            writers.push(runtime.spawn(workload::write(shared.clone(), producer, target, writer)));
+        };
+        for writer in 0..3 {
+            write(&shared, "checked", PARTITIONS, writer);
+        }
+        write(&shared, "trimmed", 2, 3);
+        // Partitions of this one go offline for good: its writer is cut off at the end.
+        let target = Target { topic: "unsynced".to_owned(), partitions: 2, value_len: 120, in_flight: 16 };
+        let producer = workload::patient_producer(&bootstrap, "all");
+        let unsynced = runtime.spawn(workload::write(unchecked.clone(), producer, target, 4));
+
+        let watch = Arc::new(Mutex::new(Watch::default()));
+        let controllers: Vec<String> =
+            cluster.nodes().iter().filter(|n| n.name.role == Role::Controller).map(|n| n.address()).collect();
+        let cluster_id = cluster.cluster.state().expect("the cluster is laid out").cluster_id;
+        let follower = runtime.spawn(metadata::follow(watch.clone(), controllers, cluster_id));
+        let administrator = runtime.spawn(workload::administer(shared.clone(), bootstrap.clone()));
+
+        let counters = Arc::new(Mutex::new(Counters::default()));
+        let scraping = Arc::new(AtomicBool::new(true));
+        let scraper = scraper(cluster, counters.clone(), scraping.clone());
+        let others = vec![unsynced, follower, administrator];
+        Self { shared, unchecked, watch, counters, scraping, scraper, writers, others }
+    }
+
+    fn run(&self, cluster: &TestCluster, runtime: &tokio::runtime::Runtime, run: &Run) -> Done {
+        let mut done = Done::default();
+        let behind = || self.shared.changes.load(Ordering::Relaxed);
+        for round in plan(&mut Random::new(run.seed), &cluster.names(), run.size) {
+            // Some writes between two faults, so that each one finds work under way.
+            let begin = self.shared.acks();
+            eventually("writes go on between two faults", || {
+                let acks = self.shared.acks() - begin;
+                if acks >= 200 { Ok(()) } else { Err(format!("{acks} acknowledgements")) }
+            });
+            let changes = behind();
+            nemesis::run(cluster, &round, &mut done, &|| behind() > changes + 2_500);
+            runtime.block_on(read_back::whole_topic(&cluster.bootstrap(), "checked"));
+        }
+        eventually("enough was acknowledged", || {
+            let acks = self.shared.acks();
+            if acks >= run.acks { Ok(()) } else { Err(format!("{acks} of {}", run.acks)) }
+        });
+        done
+    }
+
+    fn close(self, cluster: &TestCluster, runtime: &tokio::runtime::Runtime) -> Evidence {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.unchecked.stop.store(true, Ordering::Relaxed);
+        runtime.block_on(async {
+            for writer in self.writers {
+                writer.await.expect("no writer panics");
+            }
+        });
+        let bootstrap = cluster.bootstrap();
+        let mut read: BTreeMap<_, ReadBack> = BTreeMap::new();
+        for topic in ["checked", "trimmed"] {
+            read.extend(runtime.block_on(read_back::read_topic(&bootstrap, topic)));
+        }
+        let ids: Vec<(String, u32, uuid::Uuid)> = ["checked", "trimmed"]
+            .into_iter()
+            .flat_map(|topic| {
+                let (id, led) = runtime.block_on(read_back::whole_topic(&bootstrap, topic));
+                let id = uuid::Uuid::from_slice(&id).expect("a topic id is a uuid");
+                led.into_iter().map(move |led| (topic.to_owned(), led.partition, id))
+            })
+            .collect();
+        self.scraping.store(false, Ordering::Relaxed);
+        self.scraper.join().expect("the scraper only reads");
+        self.others.iter().for_each(tokio::task::JoinHandle::abort);
+        cluster.kill_all();
+
+        let mut history = std::mem::take(&mut *self.shared.history.lock().expect("no writer panicked"));
+        let watch = self.watch.lock().expect("the watch is not poisoned");
+        for (partition, epoch, leader) in watch.leaders() {
+            history.led(&partition, epoch, leader);
+        }
+        let segments = compare_replicas(cluster, &ids, &read);
+        Evidence {
+            acks: history.acks(),
+            verdict: history.judge(&read),
+            story: watch.story().clone(),
+            counters: self.counters.lock().expect("the scraper did not panic").clone(),
+            segments,
+            head_dropped: read.values().any(|back| back.log_start > 0),
+            unknown: self.shared.unknown.load(Ordering::Relaxed),
+            changes: self.shared.changes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Reads every process's counters until told to stop.
+fn scraper(
+    cluster: &TestCluster,
+    counters: Arc<Mutex<Counters>>,
+    go_on: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<()> {
+    let cluster = cluster.cluster.clone();
+    std::thread::spawn(move || {
+        while go_on.load(Ordering::Relaxed) {
+            let Ok(state) = cluster.state() else { continue };
+            for node in &state.nodes {
+                let Some(process) = state.process(node.name) else { continue };
+                if let Ok(answer) = http::get(&node.metrics(), "/metrics") {
+                    counters.lock().expect("nothing panics here").page(node.name, process.pid, &answer.body);
+                }
+            }
+            hold_fault(SCRAPE);
+        }
+    })
+}
+
+/// Compares the logs of every pair of replicas below the offset up to which they were read; returns how many segments
+/// there were.
+fn compare_replicas(
+    cluster: &TestCluster,
+    ids: &[(String, u32, uuid::Uuid)],
+    read: &BTreeMap<(String, u32), ReadBack>,
+) -> usize {
+    let brokers: Vec<NodeName> = cluster.of_role(Role::Broker);
+    let mut segments = 0;
+    for (topic, partition, id) in ids {
+        let back = &read[&(topic.clone(), *partition)];
+        let upto = back.records.last().map_or(back.log_start, |(offset, _)| offset + 1);
+        let logs: Vec<_> = brokers
+            .iter()
+            .map(|broker| {
+                let log = replicas::read(&cluster.data_dir(*broker), *id, *partition);
+                log.unwrap_or_else(|| panic!("{broker} has no log of {topic}/{partition}"))
+            })
+            .collect();
+        for (broker, log) in brokers.iter().zip(&logs) {
+            segments += log.segments;
+            // Everyone was in the ISR when the partition was read: everyone holds all of it, durably.
+            assert!(log.end >= upto, "{broker} has {topic}/{partition} up to {}, read up to {upto}", log.end);
+            if let Some(why) = replicas::difference(&logs[0], log, upto) {
+                panic!("{topic}/{partition}: {} and {broker} differ: {why}", brokers[0]);
+            }
+        }
+    }
+    segments
+}
+
+fn judge(run: &Run, done: &Done, evidence: &Evidence) {
+    let Evidence { verdict, story, counters, .. } = evidence;
+    let sum = |name: &str| counters.sum(name);
+    eprintln!(
+        "{} acknowledged, {} read and checked, {} removed by retention, {} duplicates, {} of unknown fate; {done:?}",
+        evidence.acks, verdict.checked, verdict.removed, verdict.duplicates, evidence.unknown
+    );
+    eprintln!(
+        "{} metadata changes; facts: {} batches, {} snapshots, {} ELR elections, {} unproved and {} proved restarts, {} unclean",
+        evidence.changes,
+        story.batches,
+        story.snapshots,
+        story.elr_elections,
+        story.unproved_restarts,
+        story.proved_restarts,
+        story.unclean_elections
+    );
+    eprintln!(
+        "{} segments, head dropped {}, truncations {}, raft snapshots installed {}, {} lives seen",
+        evidence.segments,
+        evidence.head_dropped,
+        sum("seawall_broker_log_truncations_total"),
+        sum("seawall_controller_raft_snapshots_installed_total"),
+        counters.lives()
+    );
+    assert_eq!(story.broken, Vec::<String>::new(), "the committed metadata broke a law");
+    assert!(
+        verdict.anomalies.is_empty(),
+        "{} broken promises, the first: {:?}",
+        verdict.anomalies.len(),
+        &verdict.anomalies[..verdict.anomalies.len().min(5)]
+    );
+
+    // From here on: is the run worth anything?
+    assert!(evidence.acks >= run.acks && verdict.checked + verdict.removed == evidence.acks);
+    assert!(done.kills >= run.size.kills && done.power_losses >= run.size.power_losses, "{done:?}");
+    assert!(done.controllers >= run.size.kills_of_role && done.brokers >= run.size.kills_of_role, "{done:?}");
+    assert!(evidence.segments > 3 * 8, "no segment was ever rolled");
+    assert!(evidence.head_dropped, "no head was ever dropped");
+    assert!(story.unproved_restarts > 0, "no restart was ever unproved");
+    if run.full {
+        assert!(story.elr_elections > 0, "no leader was ever elected from an ELR");
+        assert!(sum("seawall_broker_log_truncations_total") > 0.0, "no log was ever truncated");
+        assert!(sum("seawall_controller_raft_snapshots_installed_total") > 0.0, "no snapshot was ever installed");
+    }
+}
