@@ -74,6 +74,8 @@ impl ProcessId {
         match read_stat(self.pid) {
             Ok(Some(stat)) if stat.start_ticks == self.start_ticks => match stat.state {
                 'T' | 't' => Life::Paused,
+                // The first thread may be dead while others still end, and hold the process's ports.
+                'Z' | 'X' | 'x' if threads(self.pid) > 1 => Life::Running,
                 'Z' | 'X' | 'x' => Life::Gone,
                 _ => Life::Running,
             },
@@ -106,6 +108,11 @@ impl ProcessId {
 struct Stat {
     state: char,
     start_ticks: u64,
+}
+
+/// How many threads the process still has, 0 if it is gone.
+fn threads(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count())
 }
 
 /// Reads `/proc/PID/stat`; None when there is no such process.

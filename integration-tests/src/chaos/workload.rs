@@ -12,6 +12,9 @@ use protocol::rpc::pb::admin::v1::{AlterConfigsRequest, ConfigEntry, ResourceKin
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// How many failures of each kind are printed: enough to see why, not so many that nothing else is seen.
+const FAILURES_SHOWN: u64 = 5;
+
 /// What the writers share.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -109,11 +112,12 @@ fn settle(shared: &Shared, topic: &str, stamp: Stamp, outcome: Result<client::Wr
                 history.acknowledged(&partition, offset, stamp);
             }
         }
-        Err(failure) if failure.effect == client::Effect::Unknown => {
-            shared.unknown.fetch_add(1, Ordering::Relaxed);
-        }
-        Err(_) => {
-            shared.not_written.fetch_add(1, Ordering::Relaxed);
+        Err(failure) => {
+            let unknown = failure.effect == client::Effect::Unknown;
+            let counter = if unknown { &shared.unknown } else { &shared.not_written };
+            if counter.fetch_add(1, Ordering::Relaxed) < FAILURES_SHOWN {
+                eprintln!("{topic}: {stamp} after {} attempts: {failure}", failure.attempts);
+            }
         }
     }
 }
@@ -149,4 +153,23 @@ async fn change(address: String, turn: usize) -> bool {
         validate_only: false,
     };
     wire::call(wire::admin(&address).alter_configs(request)).await.is_ok()
+}
+
+/// Sets configs for the whole cluster, trying until it is acknowledged.
+///
+/// # Panics
+/// When nobody acknowledges it in time.
+pub async fn set_for_cluster(bootstrap: &str, configs: &[(&str, &str)]) {
+    let set: Vec<ConfigEntry> =
+        configs.iter().map(|(key, value)| ConfigEntry { key: (*key).to_owned(), value: (*value).to_owned() }).collect();
+    crate::wait::eventually_async("the cluster's configs are set", || async {
+        let address = bootstrap.split(',').next().unwrap_or_default();
+        let request = AlterConfigsRequest {
+            kind: ResourceKind::ResourceCluster.into(),
+            set: set.clone(),
+            ..AlterConfigsRequest::default()
+        };
+        wire::call(wire::admin(address).alter_configs(request)).await.map(|_| ())
+    })
+    .await;
 }

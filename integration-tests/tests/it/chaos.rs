@@ -58,8 +58,11 @@ fn acknowledged_records_survive_power_loss_anywhere() {
         "controller:raft.segment.bytes=65536",
     ]);
     let cluster = TestCluster::start(PROGRAM, &wish);
-    create_topics(&cluster);
     let runtime = runtime();
+    create_topics(&cluster);
+    // Heads are dropped in every lull, not once a minute.
+    let often = [("retention.check.interval.ms", "300")];
+    runtime.block_on(workload::set_for_cluster(&cluster.bootstrap(), &often));
     let scene = Scene::open(&cluster, &runtime);
     let done = scene.run(&cluster, &runtime, &run);
     let evidence = scene.close(&cluster, &runtime);
