@@ -16,7 +16,8 @@ use crate::replica::lease::Now;
 pub(super) struct Housekeeping {
     next: Millis,
     checkpoint_at: Millis,
-    retention_at: Millis,
+    /// When retention ran last; the interval in force is asked at each look, so that a shorter one counts at once.
+    retained_at: Millis,
     gauges: ShardGauges,
     /// Log ends at the last round: a log that has not moved since is idle.
     ends: BTreeMap<protocol::ids::TopicPartition, u64>,
@@ -24,13 +25,7 @@ pub(super) struct Housekeeping {
 
 impl Housekeeping {
     pub(super) fn new(index: usize, now: Millis) -> Self {
-        Self {
-            next: now,
-            checkpoint_at: now,
-            retention_at: now,
-            gauges: ShardGauges::new(index),
-            ends: BTreeMap::new(),
-        }
+        Self { next: now, checkpoint_at: now, retained_at: now, gauges: ShardGauges::new(index), ends: BTreeMap::new() }
     }
 
     pub(super) fn next(&self) -> Millis {
@@ -50,8 +45,8 @@ impl Shard {
                 self.checkpoints.remember(&values);
             }
         }
-        if now.at >= self.housekeeping.retention_at {
-            self.housekeeping.retention_at = now.at + self.retention_interval();
+        if now.at >= self.housekeeping.retained_at.saturating_add(self.retention_interval()) {
+            self.housekeeping.retained_at = now.at;
             self.retain(now);
         }
         self.gauge();
