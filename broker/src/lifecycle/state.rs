@@ -189,6 +189,8 @@ pub struct Lifecycle {
     stored: bool,
     proof: Errand,
     image: ImageFacts,
+    /// The first image of the stretch in which we are fenced and proved: what it asks for must be open.
+    fit_since: Option<BatchNo>,
     reconciled: BatchNo,
     renewals: Renewals,
     heartbeat_at: Millis,
@@ -213,6 +215,7 @@ impl Lifecycle {
             stored: false,
             proof: Errand::Due(0),
             image: ImageFacts { batch_no: BatchNo(0), me: None, grace_ms: 0 },
+            fit_since: None,
             reconciled: BatchNo(0),
             heartbeat_at: 0,
             active_controller: None,
@@ -254,6 +257,8 @@ impl Lifecycle {
             return;
         }
         self.epoch = Some(epoch);
+        let fit = self.own(|state, proved| state == BrokerState::Fenced && proved);
+        self.fit_since = Some(self.image.batch_no).filter(|_| fit);
         self.register = Errand::Done;
         self.heartbeat_at = now;
         effects.push(Effect::StoreEpoch(epoch));
@@ -282,6 +287,8 @@ impl Lifecycle {
             return;
         }
         self.image = facts;
+        let fit = self.own(|state, proved| state == BrokerState::Fenced && proved);
+        self.fit_since = self.fit_since.or(Some(facts.batch_no)).filter(|_| fit);
         self.check_not_replaced(effects);
         if self.behind.is_some_and(|(goal, _)| facts.batch_no >= goal) {
             self.behind = None;
@@ -401,9 +408,10 @@ impl Lifecycle {
         Heartbeat { epoch, seq, applied: self.image.batch_no, wants_unfence, wants_shutdown }
     }
 
-    /// Fenced, and fit to take part: own registration applied and proved, everything it asks for is open.
+    /// Fenced, and fit to take part: own registration applied and proved, everything that image asked for is open. Later
+    /// images only add to it, and a busy cluster has a new one every few milliseconds.
     fn is_ready(&self) -> bool {
-        self.own(|state, proved| state == BrokerState::Fenced && proved) && self.reconciled >= self.image.batch_no
+        self.fit_since.is_some_and(|since| self.reconciled >= since)
     }
 
     /// The lease as it is.

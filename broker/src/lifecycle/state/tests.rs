@@ -87,12 +87,22 @@ fn from_an_opened_disk_to_taking_part() {
     assert!(!story.beat().wants_unfence, "what image 20 asks for is not");
     story.step(Input::Reconciled(BatchNo(20)));
     assert_eq!(story.life.phase(), Phase::Waiting);
+    story.image(21, MINE, BrokerState::Fenced, true);
     let beat = story.beat();
-    assert!(beat.wants_unfence);
-    assert_eq!((beat.epoch, beat.applied), (MINE, BatchNo(20)));
-    story.image(21, MINE, BrokerState::Active, true);
+    assert!(beat.wants_unfence, "a newer image does not take that back");
+    assert_eq!((beat.epoch, beat.applied), (MINE, BatchNo(21)));
+    story.image(22, MINE, BrokerState::Active, true);
     assert_eq!(story.life.phase(), Phase::Active);
     assert!(!story.beat().wants_unfence);
+}
+
+#[test]
+fn fenced_again_it_wants_back_once_its_replicas_have_stepped_down() {
+    let mut story = Story::active();
+    story.image(30, MINE, BrokerState::Fenced, true);
+    assert!(!story.beat().wants_unfence);
+    story.step(Input::Reconciled(BatchNo(30)));
+    assert!(story.beat().wants_unfence);
 }
 
 #[test]
