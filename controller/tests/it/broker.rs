@@ -111,7 +111,9 @@ async fn beat(
     answers: Answers,
 ) {
     let seq = Arc::new(AtomicU64::new(0));
+    let mut tries = tokio::time::interval(Duration::from_millis(20));
     loop {
+        tries.tick().await;
         let (first, seen, seq) = (first.clone(), Arc::clone(&applied), Arc::clone(&seq));
         let requests = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(Duration::from_millis(20)))
             .map(move |_| HeartbeatRequest {
@@ -130,7 +132,6 @@ async fn beat(
                 }
             }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -63,6 +63,18 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
     tokio::time::timeout(SOON, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
+/// The same, for a thread.
+pub(crate) fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < SOON, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 impl Cluster {
     /// Formats, without starting.
     pub(crate) fn formatted(count: u32) -> Self {
@@ -157,14 +169,7 @@ impl Cluster {
 
     /// The id of the active controller, waiting for one.
     pub(crate) fn active(&self) -> u32 {
-        let begun = std::time::Instant::now();
-        loop {
-            if let Some(id) = self.nodes.keys().find(|id| self.running(**id).is_active()) {
-                return *id;
-            }
-            assert!(begun.elapsed() < SOON, "no controller becomes active");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("an active controller", || self.nodes.keys().copied().find(|id| self.running(*id).is_active()))
     }
 
     pub(crate) fn channel(&self, id: u32) -> Channel {

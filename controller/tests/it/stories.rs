@@ -12,7 +12,6 @@ use protocol::rpc::channel::{admin_client, metadata_client};
 use protocol::rpc::convert;
 use protocol::rpc::pb::admin::v1 as admin;
 use protocol::rpc::pb::metadata::v1::{FollowRequest, feed_item::Item};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -351,10 +350,7 @@ fn probes_tell_alive_from_ready() {
             cluster.start(2);
             cluster.start(3);
         });
-        eventually("readiness", || async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            page(address, "/readyz").await.starts_with("HTTP/1.1 200").then_some(())
-        })
-        .await;
+        eventually("readiness", || async { page(address, "/readyz").await.starts_with("HTTP/1.1 200").then_some(()) })
+            .await;
     });
 }

@@ -48,7 +48,8 @@ struct Links {
     net: Arc<Net>,
 }
 
-async fn lost<T>(deadline: Duration) -> Result<T, LinkError> {
+/// A message into a cut link: nothing happens until the caller's deadline.
+async fn hold_fault<T>(deadline: Duration) -> Result<T, LinkError> {
     tokio::time::sleep(deadline).await;
     Err(LinkError::Timeout(deadline))
 }
@@ -63,12 +64,12 @@ impl Transport for Links {
     ) -> BoxFuture<'static, Result<Bytes, LinkError>> {
         let (net, me) = (Arc::clone(&self.net), self.me);
         Box::pin(async move {
-            let Some(target) = net.reach(me, to.voter) else { return lost(deadline).await };
+            let Some(target) = net.reach(me, to.voter) else { return hold_fault(deadline).await };
             target.check_sender(me).map_err(|e| LinkError::Refused(e.to_string()))?;
             let answer = tokio::time::timeout(deadline, target.serve(call, payload)).await;
             match answer {
                 Ok(answer) if net.open(to.voter, me) => answer.map_err(|e| LinkError::Refused(e.to_string())),
-                _ => lost(deadline).await,
+                _ => hold_fault(deadline).await,
             }
         })
     }
@@ -81,7 +82,7 @@ impl Transport for Links {
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
         let (net, me) = (Arc::clone(&self.net), self.me);
         Box::pin(async move {
-            let Some(target) = net.reach(me, to.voter) else { return lost(setup).await };
+            let Some(target) = net.reach(me, to.voter) else { return hold_fault(setup).await };
             // Once something was lost nothing after it arrives: a byte stream has no gaps.
             let there = Arc::clone(&net);
             let requests = requests.take_while(move |_| std::future::ready(there.open(me, to.voter)));
@@ -101,10 +102,23 @@ impl Transport for Links {
     ) -> BoxFuture<'static, Result<Bytes, LinkError>> {
         let (net, me) = (Arc::clone(&self.net), self.me);
         Box::pin(async move {
-            let Some(target) = net.reach(me, to.voter) else { return lost(deadline).await };
+            let Some(target) = net.reach(me, to.voter) else { return hold_fault(deadline).await };
             target.serve_snapshot(&head, data).await.map_err(|e| LinkError::Refused(e.to_string()))
         })
     }
+}
+
+/// Waits until `look` gives something.
+pub(super) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
 /// A cluster of quorum members.
@@ -203,21 +217,19 @@ impl World {
 
     /// Waits until one of these members leads, and tells which, and its term.
     pub(super) async fn leader_among(&self, ids: &[u32]) -> (u32, u64) {
-        let looking = async {
-            loop {
-                for id in ids {
-                    let quorum = self.node(*id);
-                    let lead = quorum.lead().borrow().clone();
-                    if let Lead::Me { term } = lead
-                        && quorum.barrier(term).await.is_ok()
-                    {
-                        return (*id, term);
-                    }
+        eventually("a leader", async || {
+            for id in ids {
+                let quorum = self.node(*id);
+                let lead = quorum.lead().borrow().clone();
+                if let Lead::Me { term } = lead
+                    && quorum.barrier(term).await.is_ok()
+                {
+                    return Some((*id, term));
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-        };
-        tokio::time::timeout(SOON, looking).await.unwrap_or_else(|_| panic!("no leader among {ids:?}"))
+            None
+        })
+        .await
     }
 
     pub(super) async fn leader(&self) -> (u32, u64) {
@@ -242,26 +254,26 @@ impl World {
 
     /// Waits until all these members have the image of the first one.
     pub(super) async fn converged(&self, ids: &[u32]) -> Arc<MetadataImage> {
-        let looking = async {
-            loop {
-                let images: Vec<_> = ids.iter().map(|id| self.node(*id).committed()).collect();
-                if images.iter().all(|image| image == &images[0]) {
-                    return Arc::clone(&images[0]);
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(SOON, looking).await.unwrap_or_else(|_| panic!("{ids:?} do not converge"))
+        eventually("equal images", async || {
+            let images: Vec<_> = ids.iter().map(|id| self.node(*id).committed()).collect();
+            images.iter().all(|image| image == &images[0]).then(|| Arc::clone(&images[0]))
+        })
+        .await
     }
 
     /// Waits until this holds of a member.
     pub(super) async fn until(&self, what: &str, id: u32, holds: impl Fn(&Quorum) -> bool) {
-        let looking = async {
-            while !holds(&self.node(id)) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(SOON, looking).await.unwrap_or_else(|_| panic!("member {id}: {what}"));
+        eventually(what, async || holds(&self.node(id)).then_some(())).await;
+    }
+
+    /// Waits until this many members have halted with a reason that says so.
+    pub(super) async fn halted(&self, count: usize, reason: &str) {
+        eventually(reason, async || {
+            let halts = self.halts.lock();
+            let ids: BTreeSet<u32> = halts.iter().filter(|(_, why)| why.contains(reason)).map(|(id, _)| *id).collect();
+            (ids.len() >= count).then_some(())
+        })
+        .await;
     }
 }
 
