@@ -1,0 +1,150 @@
+//! What a restart finds, and what it may prove of it: over a simulated disk that dies as processes and machines do.
+
+use super::bench_world::{at, batch, format, open};
+use broker::checkpoints::NoCheckpoints;
+use broker::evidence::{Evidence, Found};
+use broker::notes::{key, stored_policy};
+use broker::recovery::{Recovered, recover};
+use log::data_dir::DataDir;
+use log::registry::{Event, Registry};
+use log::storage::memory::MemStorage;
+use log::{Log, LogConfig};
+use protocol::batch::stamp;
+use protocol::ids::BrokerEpoch;
+use protocol::metadata::configs::FlushPolicy;
+use std::collections::BTreeMap;
+
+const EPOCH: BrokerEpoch = BrokerEpoch(5);
+
+struct Node {
+    disk: MemStorage,
+}
+
+impl Node {
+    fn new() -> Self {
+        let disk = MemStorage::new();
+        format(&disk);
+        Self { disk }
+    }
+
+    fn registry(data: &DataDir) -> Registry {
+        Registry::open(data.storage(), &data.registry_dir()).expect("the registry opens")
+    }
+
+    /// What a running broker does before and at its first appends, under a policy.
+    fn write(&self, records: u64, policy: FlushPolicy, synced: bool) {
+        let data = open(&self.disk);
+        let mut registry = Self::registry(&data);
+        let notes = [Event::PolicyNoted(stored_policy(policy)), Event::DirCreated];
+        registry.record(&notes.map(|event| (key(at()), event))).expect("notes are taken");
+        let mut log = open_log(&data);
+        for n in 0..records {
+            let mut bytes = batch(&format!("record {n}")).to_vec();
+            stamp(&mut bytes, log.end_offset(), 1);
+            log.append(log.end_offset(), &bytes).expect("appends");
+        }
+        if synced {
+            log.sync().expect("syncs");
+        }
+    }
+
+    fn start(&self) -> (DataDir, Recovered) {
+        let data = open(&self.disk);
+        let mut registry = Self::registry(&data);
+        let recovered = recover(&data, &mut registry, &NoCheckpoints).expect("recovers");
+        (data, recovered)
+    }
+
+    fn proves(&self, same_boot: bool) -> bool {
+        let (_, recovered) = self.start();
+        evidence(recovered.found, same_boot).proves(at(), EPOCH)
+    }
+}
+
+fn open_log(data: &DataDir) -> Log {
+    let dir = data.partition_dir(at().topic.0, at().partition);
+    Log::open(data.storage().clone(), &dir, LogConfig::default()).expect("the log opens").0
+}
+
+fn evidence(found: BTreeMap<protocol::ids::TopicPartition, Found>, same_boot: bool) -> Evidence {
+    Evidence { epoch: EPOCH.0, same_boot, found, ..Evidence::default() }
+}
+
+#[test]
+fn a_partition_that_never_had_a_record_is_proved() {
+    let node = Node::new();
+    node.disk.crash(&mut || false);
+    assert!(node.proves(false));
+}
+
+#[test]
+fn synced_records_survive_a_power_loss_and_are_proved() {
+    let node = Node::new();
+    node.write(20, FlushPolicy::Sync, true);
+    node.disk.crash(&mut || false);
+    let (_, recovered) = node.start();
+    assert_eq!(recovered.partitions[&at()].log.end_offset(), 20);
+    assert!(evidence(recovered.found, false).proves(at(), EPOCH));
+}
+
+#[test]
+fn unsynced_records_are_proved_when_the_process_died_and_not_when_the_machine_did() {
+    let node = Node::new();
+    node.write(20, FlushPolicy::Os, false);
+    node.disk.kill_process();
+    assert!(node.proves(true), "the page cache did not die");
+    let node = Node::new();
+    node.write(20, FlushPolicy::Os, false);
+    node.disk.crash(&mut || false);
+    assert!(!node.proves(false));
+}
+
+#[test]
+fn a_deleted_partition_directory_is_a_loss_and_stays_one_until_it_is_begun_anew() {
+    let node = Node::new();
+    node.write(20, FlushPolicy::Sync, true);
+    let data = open(&node.disk);
+    data.delete_partition(at().topic.0, at().partition).expect("somebody deletes it");
+    drop(data);
+    for start in 0..3 {
+        let (data, recovered) = node.start();
+        assert!(!evidence(recovered.found, true).proves(at(), EPOCH), "start {start}");
+        assert!(recovered.partitions[&at()].damaged);
+        drop(data);
+        node.disk.kill_process();
+    }
+}
+
+#[test]
+fn a_damaged_log_is_set_aside_whole_and_no_later_start_proves_the_empty_place() {
+    let node = Node::new();
+    node.write(20, FlushPolicy::Sync, true);
+    let data = open(&node.disk);
+    let dir = data.partition_dir(at().topic.0, at().partition);
+    drop(data);
+    for file in node.disk.files_below(&dir).expect("lists") {
+        let mut bytes = node.disk.contents(&file).expect("reads");
+        if let Some(spot) = bytes.windows(8).position(|w| w == b"record 7") {
+            bytes[spot] ^= 0x40;
+            node.disk.damage(&file, bytes).expect("writes");
+        }
+    }
+    for start in 0..3 {
+        let (data, recovered) = node.start();
+        assert_eq!(recovered.partitions[&at()].log.end_offset(), 0, "start {start}");
+        assert!(!evidence(recovered.found, true).proves(at(), EPOCH), "start {start}");
+        assert_eq!(data.strays().expect("lists").len(), 1, "the damaged bytes are kept, once");
+        drop(data);
+        node.disk.kill_process();
+    }
+}
+
+#[test]
+fn a_log_that_lost_everything_unsynced_is_not_taken_for_one_that_never_was() {
+    let node = Node::new();
+    node.write(3, FlushPolicy::Os, false);
+    node.disk.crash(&mut || false);
+    let (_, recovered) = node.start();
+    let found = recovered.found[&at()];
+    assert!(!found.empty && !evidence(recovered.found, false).proves(at(), EPOCH), "{found:?}");
+}
