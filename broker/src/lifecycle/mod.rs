@@ -2,6 +2,7 @@
 //! `state` decides (pure), `task` carries out, `heartbeats` keeps a stream to every controller.
 
 mod heartbeats;
-pub mod renewals;
+pub mod limits;
+mod renewals;
 pub mod state;
 pub mod task;

@@ -2,12 +2,10 @@
 //! carries is applied here; the lease runs from the send, never from the receipt.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::limits::HEARTBEATS_REMEMBERED_MAX;
 use crate::replica::lease::Lease;
 use protocol::ids::{BatchNo, Millis};
 use std::collections::VecDeque;
-
-/// Most heartbeats remembered: answers older than a lease are worth nothing, and a lease is 4 heartbeats.
-pub const HEARTBEATS_REMEMBERED_MAX: usize = 64;
 
 /// See the module's header.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@
 //! everything that image asks for. One process has one registration: when another takes its place, it stops.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::limits::{PROOF_RETRY_MS, REGISTER_RETRY_MS, STOP_PATIENCE_MS};
 use super::renewals::Renewals;
 use crate::replica::lease::Lease;
 use protocol::error::ErrorCode;
@@ -15,14 +16,6 @@ use protocol::metadata::brokers::BrokerState;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::ConfigResource;
 use protocol::timers::Timers;
-
-/// Pause before a registration is tried again, ms: a controller failover takes a few of these.
-pub const REGISTER_RETRY_MS: Millis = 200;
-/// Pause before a proof that failed is sent again, ms.
-pub const PROOF_RETRY_MS: Millis = 200;
-/// Longest a controlled shutdown waits for its release, ms. Then the broker stops all the same: its session ends and
-/// its leaderships move as after a crash, though nothing was lost.
-pub const STOP_PATIENCE_MS: Millis = 30_000;
 
 /// What the applied image says of this broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
