@@ -38,7 +38,7 @@ pub enum Error {
     Config(#[from] ConfigError),
     /// No node of the cluster answered. Nothing was sent.
     #[error(
-        "no broker answered within {waited_ms} ms (asked {asked}): {cause}; check that the cluster runs and that the addresses are right"
+        "nobody answers at {asked} (tried for {waited_ms} ms): {cause}; check that the cluster runs and that the address is right"
     )]
     Unreachable {
         /// Addresses asked, comma separated.

@@ -91,6 +91,9 @@ pub const FETCH_MAX_BYTES_CEILING: usize = 16 * 1024 * 1024;
 /// Longest wait for a question that goes to one named node, in ms; the answer comes from memory.
 pub const ADMIN_ATTEMPT_MS: u64 = 3_000;
 
+/// Least time that a repeated administrative request is given, in ms; with less left the last failure stands.
+pub const ADMIN_LEAST_ATTEMPT_MS: u64 = 500;
+
 /// How long `topic create` waits for every partition to have a leader, in ms.
 pub const LEADERS_WAIT_MS: u64 = 10_000;
 

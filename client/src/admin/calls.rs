@@ -5,6 +5,7 @@
 
 use super::Admin;
 use crate::error::{Effect, Error};
+use crate::limits;
 use crate::retry::{Dice, Retry};
 use crate::transport::Node;
 use protocol::error::{ApiError, ErrorCode, Next};
@@ -33,6 +34,8 @@ impl Admin {
         let clock = self.cluster.clock();
         let (start, mut dice) = (clock.now(), Dice::new(crate::clock::seed()));
         let deadline = start + self.timeout_ms;
+        // An attempt that hardly has time would end in an unknown outcome where the one before was definite.
+        let last_start = deadline.saturating_sub(limits::ADMIN_LEAST_ATTEMPT_MS).max(start + self.timeout_ms / 2);
         let mut hinted: Option<Endpoint> = None;
         let mut nodes = self.cluster.candidates().into_iter();
         loop {
@@ -60,7 +63,7 @@ impl Admin {
                 return Err(refused(what, node.address(), error));
             }
             hinted = hint(&error, node.endpoint());
-            match self.cluster.config().backoff.next(tries.count, clock.now(), deadline, &mut dice) {
+            match self.cluster.config().backoff.next(tries.count, clock.now(), last_start, &mut dice) {
                 Retry::At(at) => tokio::time::sleep_until(clock.instant(at)).await,
                 Retry::Stop => return Err(tries.give_up(what, clock.now() - start)),
             }
@@ -78,6 +81,8 @@ impl Admin {
         let clock = self.cluster.clock();
         let (start, mut dice) = (clock.now(), Dice::new(crate::clock::seed()));
         let deadline = start + self.timeout_ms;
+        // An attempt that hardly has time would end in an unknown outcome where the one before was definite.
+        let last_start = deadline.saturating_sub(limits::ADMIN_LEAST_ATTEMPT_MS).max(start + self.timeout_ms / 2);
         let mut tries = Tries::default();
         loop {
             let info = self.cluster.topic(topic, self.timeout_ms).await?;
@@ -107,7 +112,7 @@ impl Admin {
                     }
                 }
             }
-            match self.cluster.config().backoff.next(tries.count, clock.now(), deadline, &mut dice) {
+            match self.cluster.config().backoff.next(tries.count, clock.now(), last_start, &mut dice) {
                 Retry::At(at) => tokio::time::sleep_until(clock.instant(at)).await,
                 Retry::Stop => return Err(tries.give_up(what, clock.now() - start)),
             }

@@ -150,7 +150,7 @@ async fn describe(wanted: TopicPartition, context: &Context) -> Result<Exit, Fai
     Ok(Exit::Ok)
 }
 
-fn replica_json(broker: u32, answer: &Result<DescribeReplicaResponse, String>) -> Value {
+pub(super) fn replica_json(broker: u32, answer: &Result<DescribeReplicaResponse, String>) -> Value {
     match answer {
         Err(why) => json!({ "broker": broker, "error": why }),
         Ok(r) => json!({
@@ -260,13 +260,8 @@ fn results_text(results: &[wire::ElectionResult]) -> String {
                 (true, true) => "damaged",
                 (true, false) => "ok",
             };
-            vec![
-                s.broker_id.to_string(),
-                known(s.last_epoch),
-                s.log_end.to_string(),
-                s.log_start.to_string(),
-                state.to_owned(),
-            ]
+            let told = |number: u64| if s.answered { number.to_string() } else { "unknown".to_owned() };
+            vec![s.broker_id.to_string(), known(s.last_epoch), told(s.log_end), told(s.log_start), state.to_owned()]
         };
         let columns = ["survivor", "last epoch", "log end", "log start", "state"];
         let right = ["survivor", "last epoch", "log end", "log start"];
@@ -276,7 +271,7 @@ fn results_text(results: &[wire::ElectionResult]) -> String {
     text
 }
 
-fn result_json(r: &wire::ElectionResult) -> Value {
+pub(super) fn result_json(r: &wire::ElectionResult) -> Value {
     json!({
         "topic": r.topic,
         "partition": r.partition,

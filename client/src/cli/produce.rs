@@ -124,16 +124,17 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<Exit,
         _ = tokio::signal::ctrl_c() => Some(Failure::new(Exit::Other, "interrupted")),
         () = show_progress(&counts) => None,
     };
-    let settled = if stopped.is_none() {
-        producer.flush().await;
-        true
-    } else {
-        tokio::time::timeout(LAST_WAIT, producer.flush()).await.is_ok()
+    let settled = match &stopped {
+        None => tokio::select! {
+            () = producer.flush() => true,
+            _ = tokio::signal::ctrl_c() => false,
+        },
+        Some(_) => tokio::time::timeout(LAST_WAIT, producer.flush()).await.is_ok(),
     };
     let seconds = begun.elapsed().as_secs_f64();
     let (read, acked, failed) = (Counts::get(&counts.read), Counts::get(&counts.acked), Counts::get(&counts.failed));
     // What an interruption left under way has no outcome.
-    let unknown = if settled { Counts::get(&counts.unknown) } else { read - acked - failed };
+    let unknown = if settled { Counts::get(&counts.unknown) } else { read.saturating_sub(acked + failed) };
     counts.unknown.store(unknown, Ordering::Relaxed);
     eprintln!("{} in {seconds:.2} s ({:.0} lines/s)", counts.text(), acked as f64 / seconds.max(0.001));
     if context.out.is_json() {

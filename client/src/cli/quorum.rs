@@ -241,12 +241,12 @@ fn verdicts_text(verdicts: &[wire::DataCentreVerdict]) -> String {
     table(&["if lost", "voters", "quorum", "lossless", "because"], &["voters"], verdicts.iter().map(row).collect())
 }
 
-fn voter_json(v: &wire::VoterDescription) -> Value {
+pub(super) fn voter_json(v: &wire::VoterDescription) -> Value {
     json!({ "id": v.id, "directory": uuid(&v.directory), "endpoint": endpoint(v.endpoint.as_ref()),
         "locality": v.locality, "matched_index": known_json(v.matched_index) })
 }
 
-fn verdict_json(v: &wire::DataCentreVerdict) -> Value {
+pub(super) fn verdict_json(v: &wire::DataCentreVerdict) -> Value {
     json!({ "dc": v.dc, "voters": v.voters, "continues": v.continues,
         "provably_lossless": v.provably_lossless, "text": v.text })
 }

@@ -87,3 +87,86 @@ async fn without_a_cluster_commands_say_what_to_do() {
     let failure = Failure::no_cluster("no dev cluster is running".into());
     assert!(failure.advice.is_some_and(|advice| advice.contains("seawall dev")));
 }
+
+fn names(value: &serde_json::Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// Scripts read these names; a change here breaks them.
+#[test]
+fn json_names_are_frozen() {
+    assert_eq!(
+        names(&topic::partition_json(&Default::default())),
+        [
+            "adding",
+            "elr",
+            "isr",
+            "leader",
+            "leader_epoch",
+            "partition",
+            "partition_epoch",
+            "recovery",
+            "removing",
+            "replicas",
+            "satisfies"
+        ]
+    );
+    assert_eq!(
+        names(&topic::topic_json(&Default::default(), None)),
+        [
+            "configs",
+            "min_insync_dcs",
+            "min_insync_replicas",
+            "name",
+            "partition_count",
+            "replication_factor",
+            "topic_id"
+        ]
+    );
+    assert_eq!(
+        names(&broker::to_json(&Default::default())),
+        [
+            "applied_batch_no",
+            "client",
+            "epoch",
+            "id",
+            "incarnation",
+            "internal",
+            "last_contact_ms",
+            "leaders",
+            "locality",
+            "replicas",
+            "state",
+            "why"
+        ]
+    );
+    assert_eq!(
+        names(&quorum::voter_json(&Default::default())),
+        ["directory", "endpoint", "id", "locality", "matched_index"]
+    );
+    assert_eq!(
+        names(&quorum::verdict_json(&Default::default())),
+        ["continues", "dc", "provably_lossless", "text", "voters"]
+    );
+    assert_eq!(
+        names(&partition::replica_json(1, &Ok(Default::default()))),
+        [
+            "broker",
+            "durable_end",
+            "flush_policy",
+            "followers",
+            "high_watermark",
+            "isr_state",
+            "leader_epoch",
+            "log_end",
+            "log_start",
+            "notes",
+            "role",
+            "size_bytes"
+        ]
+    );
+    assert_eq!(
+        names(&partition::result_json(&Default::default())),
+        ["error", "leader", "leader_epoch", "partition", "survivors", "text", "topic"]
+    );
+}

@@ -358,7 +358,7 @@ pub(super) fn partition_json(p: &wire::PartitionState) -> Value {
     })
 }
 
-fn topic_json(topic: &wire::TopicDescription, configs: Option<&[wire::ConfigValue]>) -> Value {
+pub(super) fn topic_json(topic: &wire::TopicDescription, configs: Option<&[wire::ConfigValue]>) -> Value {
     let set: serde_json::Map<String, Value> =
         topic.configs.iter().map(|c| (c.key.clone(), c.value.clone().into())).collect();
     let mut document = json!({

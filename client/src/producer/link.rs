@@ -207,7 +207,7 @@ impl<'a> Session<'a> {
         if !self.pending.values().any(stalled) {
             return None;
         }
-        if now.saturating_sub(self.looked) >= limits::STALL_MS {
+        if now.saturating_sub(self.looked) >= limits::STALL_TICK_MS {
             self.looked = now;
             self.link.cluster.refresh_soon();
         }

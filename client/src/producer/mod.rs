@@ -34,6 +34,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// The end of a batch, for callers that count instead of awaiting each record.
 #[derive(Debug)]
@@ -191,35 +192,35 @@ impl Producer {
             Ok(delivery) => return Ok(delivery),
             Err(refusal) => refusal,
         };
-        let limit = Duration::from_millis(self.shared.max_block_ms);
-        match tokio::time::timeout(limit, self.send_slowly(&record, refusal)).await {
-            Ok(Ok(delivery)) => Ok(delivery),
-            Ok(Err(error)) => Err(SendError { error, record: Box::new(record) }),
-            Err(_) => {
-                let error = Error::BufferFull { limit: self.shared.memory };
-                Err(SendError { error, record: Box::new(record) })
-            }
-        }
+        self.send_slowly(&record, refusal).await.map_err(|error| SendError { error, record: Box::new(record) })
     }
 
     async fn send_slowly(&self, record: &ProducerRecord, mut refusal: Refusal) -> Result<Delivery, Error> {
+        let deadline = Instant::now() + Duration::from_millis(self.shared.max_block_ms);
         loop {
-            let progress = self.shared.progress.notified();
-            tokio::pin!(progress);
             match refusal {
                 Refusal::Error(error) => return Err(error),
-                Refusal::NoRouting => self.prepare(&record.topic).await?,
+                Refusal::NoRouting => {
+                    let left = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+                    let info = self.shared.cluster.topic(&record.topic, left).await?;
+                    self.shared.state.lock().topics.learn(&record.topic, info);
+                }
                 Refusal::Full => {
                     // Enabled before the buffer is tried again, so that a release in between is not missed.
+                    let progress = self.shared.progress.notified();
+                    tokio::pin!(progress);
                     progress.as_mut().enable();
                     self.shared.look.notify_one();
                     match self.push(record) {
+                        Err(Refusal::Full) => {}
                         Ok(delivery) => return Ok(delivery),
-                        Err(Refusal::Full) => progress.await,
                         Err(other) => {
                             refusal = other;
                             continue;
                         }
+                    }
+                    if tokio::time::timeout_at(deadline, progress).await.is_err() {
+                        return Err(Error::BufferFull { limit: self.shared.memory });
                     }
                 }
             }

@@ -56,7 +56,7 @@ async fn a_dead_broker_is_passed_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn says_whether_anything_may_have_happened_when_time_is_up() {
     let fake = Fake::start(1).await;
-    let short = Admin::new(ClientConfig::new(&fake.bootstrap()).unwrap().set("request.timeout.ms", "300").unwrap());
+    let short = Admin::new(ClientConfig::new(&fake.bootstrap()).unwrap().set("request.timeout.ms", "1500").unwrap());
     fake.world.lock().admin_faults.extend(std::iter::repeat_n(Fault::Refuse(ErrorCode::NotController), 100));
     let error = short.create_topic(&topic(1), false).await.unwrap_err();
     assert!(
