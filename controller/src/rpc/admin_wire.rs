@@ -1,5 +1,6 @@
 //! Between admin messages and what the controller knows: pure conversions, no decisions.
 
+use crate::decide::brokers::why_fenced;
 use crate::decide::command::{ConfigTarget, ElectLeaders, ElectionKind, ElectionResult, ElectionScope, Survivor};
 use crate::decide::explain::Explanation;
 use crate::decide::sessions::Sessions;
@@ -159,34 +160,10 @@ pub(super) fn broker(
         leaders,
         replicas,
         last_contact_ms: convert::known_or_minus_one(age),
-        why: why_fenced(image, sessions, broker),
+        why: if broker.is_fenced() { why_fenced(image, sessions, broker, now) } else { Vec::new() },
         incarnation: convert::uuid_bytes(broker.incarnation),
         applied_batch_no: contact.map_or(0, |c| c.applied.0),
     }
-}
-
-/// What a fenced broker still waits for, in the order in which it gets it.
-fn why_fenced(image: &MetadataImage, sessions: &Sessions, broker: &Broker) -> Vec<String> {
-    if !broker.is_fenced() {
-        return Vec::new();
-    }
-    let Some(contact) = sessions.contact(broker.id, broker.epoch) else {
-        return vec!["no heartbeat of this registration has reached this controller".to_owned()];
-    };
-    let mut why = Vec::new();
-    if contact.reset {
-        why.push("its heartbeat stream broke".to_owned());
-    }
-    if !broker.proved {
-        why.push("the places that its restart could not prove have not all fallen yet".to_owned());
-    }
-    if contact.applied < image.batch_no {
-        why.push(format!("it has applied batch {}, the image is at {}", contact.applied, image.batch_no));
-    }
-    if !contact.wants_unfence {
-        why.push("it has not said that its partitions are recovered or quarantined".to_owned());
-    }
-    why
 }
 
 pub(super) fn member(status: &VoterStatus) -> wire::VoterDescription {

@@ -86,8 +86,8 @@ fn altered(result: AlterResult) -> wire::AlterPartitionResult {
 }
 
 fn reported(end: wire::LogEnd) -> Result<ReportedEnd, ApiError> {
-    // An empty log has no last epoch; its end and start are equal.
-    let last_epoch = (end.log_end > end.log_start).then_some(end.last_epoch);
+    // A log that never held anything has no last epoch. One that was emptied from its head has.
+    let last_epoch = (end.log_end > 0).then_some(end.last_epoch);
     Ok(ReportedEnd {
         at: at(&end.topic_id, end.partition)?,
         leader_epoch: LeaderEpoch(end.leader_epoch),
