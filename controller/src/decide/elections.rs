@@ -1,7 +1,8 @@
 //! Elections somebody asked for, and unclean ones under `unclean.recovery.policy=longest`.
 //!
 //! An unclean election may lose records, so it is never a side effect: it needs an operator or the topic's policy,
-//! takes the longest log by (last epoch, log end) of the survivors that reported at this leader epoch, waits one lease
+//! takes the longest undamaged log by (last epoch, log end) of the survivors that reported at this leader epoch (or
+//! the broker the operator names), waits one lease
 //! plus `lease.grace.ms` since the last contact with every replica that did not report (any of them may be a former
 //! leader that still answers acks=all), and is recorded as a fact with what it kept. A report at the current leader
 //! epoch proves that its process knows the leadership ended, and that earlier processes of that broker are dead.
@@ -193,14 +194,15 @@ fn choose(
             let limit = format!("one of the replicas {:?}", ids(&old.replicas));
             return Err(ApiError::bad(ErrorCode::InvalidRequest, "chosen", chosen, limit));
         }
-        Some(chosen) => sound(chosen),
+        Some(chosen) => reported(chosen).map(|end| (chosen, end)),
         None => {
             let rank = |(b, end): &(BrokerId, ReportedEnd)| (end.last_epoch, end.log_end, image.brokers.is_active(*b));
             old.replicas.iter().rev().filter_map(|b| sound(*b)).max_by_key(rank)
         }
     };
     let (leader, end) = found.ok_or_else(|| {
-        let text = "no replica that could be elected has reported an undamaged log at this leader epoch yet";
+        let text = "no replica has reported an undamaged log at this leader epoch; one with a damaged log, or what is left \
+                    of it, is elected only if it is named";
         ApiError::new(ErrorCode::EligibleLeadersNotAvailable, text)
     })?;
     if !image.brokers.is_active(leader) {

@@ -219,6 +219,16 @@ fn an_operator_may_choose_a_replica_that_reported_and_is_active() {
 }
 
 #[test]
+fn a_damaged_log_is_elected_only_by_name() {
+    let (mut world, at) = offline("manual");
+    let name = name(&world, at);
+    (1..=3).for_each(|id| tell(&mut world, id, at, Some(0), u64::from(id), true));
+    assert_eq!(code(&elect_one(&mut world, ask(UNCLEAN, &name))), Some(ErrorCode::EligibleLeadersNotAvailable));
+    let named = ElectionKind::Unclean { now: false, chosen: Some(b(2)) };
+    assert_eq!(elect_one(&mut world, ask(named, &name)).leader, Some(b(2)));
+}
+
+#[test]
 fn the_longest_log_on_a_fenced_broker_is_waited_for_rather_than_lost() {
     let (mut world, at) = offline("manual");
     let name = name(&world, at);
