@@ -125,7 +125,7 @@ pub struct Config {
     pub metrics_listen: String,
     /// Timers, from `max.inter.dc.rtt.ms`.
     pub timers: Timers,
-    /// Where voters are, for hints before the quorum is known.
+    /// Where voters are reached, if not where the membership says.
     pub voters: Vec<VoterSpec>,
     /// Entries between snapshots.
     pub snapshot_every: u64,

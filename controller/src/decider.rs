@@ -284,6 +284,10 @@ impl Decider {
                 let text = format!("leadership of term {term} ended before the batch was written");
                 Err((ApiError::new(ErrorCode::NotController, text), Ended::Doubt))
             }
+            Err(full @ WriteError::DiskFull) => {
+                self.sessions.lock().settled(false);
+                Err((ApiError::new(ErrorCode::DiskFull, full.to_string()), Ended::Doubt))
+            }
             Err(WriteError::Unknown(text)) => Err(unknown(text)),
         }
     }

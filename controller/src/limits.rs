@@ -105,6 +105,13 @@ pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(800);
 /// How often a running controller reads its vote, log and snapshot back and checks them.
 pub const SCRUB_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Free space below which a controller gives up leadership, refuses writes and keeps only its vote: room for a log segment,
+/// a snapshot and the votes until an operator acts.
+pub const DISK_FLOOR_BYTES: u64 = 64 << 20;
+
+/// How often free space is looked at.
+pub const DISK_CHECK: Duration = Duration::from_millis(500);
+
 /// Longest wait for a membership change, catching up of learners included.
 pub const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(60);
 

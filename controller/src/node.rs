@@ -155,6 +155,7 @@ async fn start_quorum(
         timers: config.timers,
         snapshot_every: config.snapshot_every,
         segment_bytes: config.raft_segment_bytes,
+        addresses: config.voters.iter().map(|spec| (spec.voter, spec.node.clone())).collect(),
         bootstrap,
     };
     Ok(Quorum::start(quorum, storage, transport, Arc::clone(feed), Halt::abort()).await?)

@@ -17,6 +17,7 @@ mod state_machine;
 mod status;
 pub mod transport;
 mod types;
+mod upkeep;
 mod write;
 
 #[cfg(test)]
@@ -32,7 +33,7 @@ pub use types::{Verdict, VoterId, VoterNode, VoterSpec};
 pub use write::{Lead, WriteError};
 
 use crate::feed::Feed;
-use crate::limits::{SCRUB_INTERVAL, STOP_DEADLINE};
+use crate::limits::STOP_DEADLINE;
 use crate::tasks::{self, AbortOnDrop};
 use disk::Disk;
 use log::storage::Storage;
@@ -68,6 +69,8 @@ pub struct QuorumConfig {
     pub snapshot_every: u64,
     /// Size of a log segment.
     pub segment_bytes: u64,
+    /// Where voters are reached, if not where the membership says: a machine that moved is found before it can say so.
+    pub addresses: BTreeMap<VoterId, VoterNode>,
     /// First voter set as formatted; used only while nothing was ever voted or logged. Empty: wait to be added.
     pub bootstrap: Vec<VoterSpec>,
 }
@@ -111,6 +114,7 @@ pub struct Quorum {
     lead: watch::Receiver<Lead>,
     changing: tokio::sync::Mutex<()>,
     stopping: Arc<AtomicBool>,
+    disk_full: AtomicBool,
     tasks: Mutex<Vec<AbortOnDrop>>,
 }
 
@@ -129,7 +133,7 @@ impl Quorum {
         let (disk, recovery) = Disk::open(&storage, &config.dir, config.segment_bytes)?;
         tracing::info!(?recovery, "raft log recovered");
         let snapshot_dir = config.dir.join("snapshots");
-        let snapshots = Arc::new(SnapshotStore::open(storage, &snapshot_dir)?);
+        let snapshots = Arc::new(SnapshotStore::open(Arc::clone(&storage), &snapshot_dir)?);
         check_snapshot(&disk, &snapshots, snapshot_dir)?;
         let (store, flusher) = LogStore::start(disk, halt.clone()).map_err(QuorumStartError::Thread)?;
         let machine = StateMachine::new(Arc::clone(&feed), Arc::clone(&snapshots), halt.clone());
@@ -137,7 +141,7 @@ impl Quorum {
         let mut settings = settings.validate().map_err(|e| QuorumStartError::Raft(e.to_string()))?;
         // Enabled after one maximum election timeout: a restarted voter may have forgotten a lease it gave.
         settings.enable_elect = false;
-        let network = Factory { me: config.me, transport };
+        let network = Factory { me: config.me, transport, addresses: config.addresses.clone() };
         let raft = Raft::new(config.me, Arc::new(settings), network, store.clone(), machine)
             .await
             .map_err(|e| QuorumStartError::Raft(e.to_string()))?;
@@ -153,27 +157,31 @@ impl Quorum {
             lead,
             changing: tokio::sync::Mutex::new(()),
             stopping: Arc::new(AtomicBool::new(false)),
+            disk_full: AtomicBool::new(false),
             tasks: Mutex::new(Vec::new()),
         });
-        quorum.spawn_tasks(lead_sender, config.bootstrap, snapshots, halt);
+        quorum.spawn_tasks(lead_sender, config, storage, snapshots, halt);
         Ok(quorum)
     }
 
     fn spawn_tasks(
         self: &Arc<Self>,
         lead: watch::Sender<Lead>,
-        bootstrap: Vec<VoterSpec>,
+        config: QuorumConfig,
+        storage: Arc<dyn Storage>,
         snapshots: Arc<SnapshotStore>,
         halt: Halt,
     ) {
         let metrics = self.raft.metrics();
         let watcher = write::watch_lead(self.me, metrics, lead, Arc::clone(&self.stopping), halt.clone());
-        let joining = join(self.raft.clone(), self.me, bootstrap, self.timers);
-        let scrubbing = scrub(self.store.clone(), snapshots, halt);
+        let beginning = upkeep::begin(self.raft.clone(), self.me, config.bootstrap, self.timers);
+        let scrubbing = upkeep::scrub(self.store.clone(), snapshots, halt);
+        let standing = upkeep::stand_aside(Arc::downgrade(self), storage, config.dir);
         *self.tasks.lock() = vec![
             AbortOnDrop(tasks::spawn("raft-lead", watcher)),
-            AbortOnDrop(tasks::spawn("raft-join", joining)),
+            AbortOnDrop(tasks::spawn("raft-begin", beginning)),
             AbortOnDrop(tasks::spawn("raft-scrub", scrubbing)),
+            AbortOnDrop(tasks::spawn("raft-stand-aside", standing)),
         ];
     }
 
@@ -193,6 +201,12 @@ impl Quorum {
     #[must_use]
     pub fn committed(&self) -> Arc<MetadataImage> {
         self.feed.image()
+    }
+
+    /// Free space is below the floor: this member does not lead and refuses writes.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::SeqCst)
     }
 
     /// In its first maximum election timeout after the start.
@@ -268,41 +282,4 @@ fn check_snapshot(disk: &Disk, snapshots: &SnapshotStore, dir: PathBuf) -> Resul
     }
     let snapshot = newest.map_or_else(|| "nothing".to_owned(), |id| id.index.to_string());
     Err(QuorumStartError::SnapshotMissing { dir, purged: purged.index, snapshot })
-}
-
-/// Enables elections after the first maximum election timeout. A member of a new cluster then starts it from the formatted
-/// voter set: the first in order at once, the others later and only if nothing reached them meanwhile.
-async fn join(raft: Raft<TypeConfig, StateMachine>, me: VoterId, bootstrap: Vec<VoterSpec>, timers: Timers) {
-    tokio::time::sleep(Duration::from_millis(timers.election_max_ms)).await;
-    raft.runtime_config().elect(true);
-    let members: BTreeMap<VoterId, VoterNode> = bootstrap.into_iter().map(|spec| (spec.voter, spec.node)).collect();
-    let Some(rank) = members.keys().position(|voter| *voter == me) else { return };
-    let turn = timers.election_max_ms.saturating_mul(4).saturating_mul(rank as u64);
-    tokio::time::sleep(Duration::from_millis(turn)).await;
-    match raft.is_initialized().await {
-        Ok(false) => {}
-        Ok(true) | Err(_) => return,
-    }
-    match raft.initialize(members).await {
-        Ok(()) => tracing::info!("the cluster begins with the formatted voters"),
-        Err(error) => tracing::info!(%error, "the formatted voter set was not needed"),
-    }
-}
-
-/// Reads vote, log and snapshot back now and then; damage halts with file and position.
-async fn scrub(store: LogStore, snapshots: Arc<SnapshotStore>, halt: Halt) {
-    let mut turns = tokio::time::interval(SCRUB_INTERVAL);
-    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    turns.tick().await;
-    loop {
-        turns.tick().await;
-        if store.scrub().await.is_err() {
-            return;
-        }
-        let (snapshots, halt) = (Arc::clone(&snapshots), halt.clone());
-        let checked = tokio::task::spawn_blocking(move || snapshots.scrub().map_err(|e| halt.now(&e)).is_ok());
-        if !checked.await.unwrap_or(false) {
-            return;
-        }
-    }
 }

@@ -19,7 +19,7 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +42,13 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Bytes {
 pub(super) struct Factory {
     pub(super) me: VoterId,
     pub(super) transport: Arc<dyn Transport>,
+    /// As configured here; they go before the membership's.
+    pub(super) addresses: BTreeMap<VoterId, VoterNode>,
 }
 
 impl Factory {
     fn client(&self, voter: VoterId, node: &VoterNode, lane: Lane) -> Client {
+        let node = self.addresses.get(&voter).unwrap_or(node);
         let peer = Peer { voter, host: node.host.clone(), port: node.port, lane };
         Client { me: self.me, peer, transport: Arc::clone(&self.transport) }
     }

@@ -4,7 +4,7 @@
 use super::types::alias::CommittedLeaderId;
 use super::types::{BatchBytes, TypeConfig, Verdict, VoterId, VoterNode};
 use super::{Halt, Quorum};
-use crate::limits::{BARRIER_DEADLINE, WRITE_DEADLINE_BASE, deadline_for};
+use crate::limits::{BARRIER_DEADLINE, DISK_FLOOR_BYTES, WRITE_DEADLINE_BASE, deadline_for};
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
@@ -47,6 +47,9 @@ pub enum WriteError {
         /// The term it was decided in.
         term: u64,
     },
+    /// It was not appended: this controller's disk is nearly full.
+    #[error("the controller's disk has less than {DISK_FLOOR_BYTES} bytes of room: free some, nothing was written")]
+    DiskFull,
     /// It may commit, now or later.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
@@ -64,6 +67,9 @@ impl Quorum {
         let limit = Duration::from_millis(self.timers.write_deadline_ms(batch.len()));
         let limit = limit.max(deadline_for(WRITE_DEADLINE_BASE, batch.len()));
         let deadline = Instant::now() + limit;
+        if self.is_disk_full() {
+            return Err(WriteError::DiskFull);
+        }
         loop {
             match tokio::time::timeout_at(deadline, self.write_once(term, batch.clone())).await {
                 Ok(Ok(verdict)) => return Ok(verdict),

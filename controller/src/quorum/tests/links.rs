@@ -3,7 +3,7 @@
 
 use super::super::transport::{Call, LinkError, Peer, Transport};
 use super::super::types::{VoterNode, VoterSpec};
-use super::super::{Halt, Lead, Quorum, QuorumConfig, Verdict, VoterId, WriteError};
+use super::super::{Halt, Lead, Quorum, QuorumConfig, Verdict, VoterId};
 use crate::feed::Feed;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -178,6 +178,7 @@ impl World {
             timers: timers(),
             snapshot_every: self.snapshot_every,
             segment_bytes: 64 << 10,
+            addresses: BTreeMap::new(),
             bootstrap: self.first.clone(),
         };
         let links = Arc::new(Links { me, net: Arc::clone(&self.net) });
@@ -245,7 +246,7 @@ impl World {
                 let batch = next_batch(&quorum.committed(), value);
                 match quorum.write(term, batch).await {
                     Ok(Verdict::Applied { .. }) if retention(&quorum.committed()) == Some(value) => return,
-                    Ok(_) | Err(WriteError::NotLeader { .. } | WriteError::Unknown(_)) => {}
+                    Ok(_) | Err(_) => {}
                 }
             }
         };

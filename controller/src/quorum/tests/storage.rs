@@ -231,6 +231,33 @@ async fn every_flipped_byte_of_vote_log_and_marker_is_detected_or_harmless() {
     assert!(detected > 1000, "{detected} detected, {harmless} harmless");
 }
 
+/// Vote, marker or log taken away behind the controller's back: noticed, never taken for "nothing yet".
+#[tokio::test]
+async fn a_file_that_is_gone_is_damage() {
+    let disk = MemStorage::new();
+    let mut store = start(&disk);
+    store.save_vote(&vote(7)).await.expect("saved");
+    append(&mut store, (0..12).map(|i| entry(7, i))).await.expect("appended");
+    let before_purge = disk.fork();
+    store.purge(id(7, 2)).await.expect("purged");
+    store.close().await.expect("closed");
+    disk.kill_process();
+    let without = |disk: &MemStorage, name: &str| {
+        let copy = disk.fork();
+        copy.kill_process();
+        log::storage::remove_tree(&copy, &dir().join(name))
+            .or_else(|_| copy.remove(&dir().join(name)))
+            .expect("removed");
+        open(&copy).err().map(|e| e.to_string())
+    };
+    for (disk, name) in
+        [(&disk, "vote"), (&disk, "log"), (&disk, "marker"), (&before_purge, "vote"), (&before_purge, "log")]
+    {
+        let error = without(disk, name).unwrap_or_else(|| panic!("{name} is gone and nobody noticed"));
+        assert!(error.contains("damage"), "{name}: {error}");
+    }
+}
+
 fn snapshot(index: u64) -> Built {
     let image = MetadataImage { batch_no: protocol::ids::BatchNo(index), ..MetadataImage::default() };
     let meta = SnapshotMeta { last_log_id: Some(id(1, index)), ..SnapshotMeta::default() };

@@ -289,3 +289,32 @@ async fn a_stopping_leader_hands_over() {
     world.boot(leader).await;
     world.converged(&ALL).await;
 }
+
+#[tokio::test]
+async fn a_leader_whose_disk_is_nearly_full_hands_over_and_refuses_writes() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, term) = world.leader().await;
+    world.disks[&leader].set_free_space(1 << 20);
+    world.until("notices that its disk is full", leader, |quorum| quorum.is_disk_full()).await;
+    let quorum = world.node(leader);
+    let refused = quorum.write(term, next_batch(&quorum.committed(), 2000)).await;
+    assert_eq!(refused, Err(WriteError::DiskFull));
+    let (successor, _) = world.leader_among(&others(leader)).await;
+    world.set(&others(leader), 3000).await;
+    // It still votes and follows.
+    assert_eq!(retention(&*world.converged(&ALL).await), Some(3000));
+    // With everybody full, whoever leads refuses; with room again the cluster goes on.
+    for id in ALL {
+        world.disks[&id].set_free_space(1 << 20);
+    }
+    world.until("notices too", successor, |quorum| quorum.is_disk_full()).await;
+    let quorum = world.node(successor);
+    let refused = quorum.write(term + 1, next_batch(&quorum.committed(), 4000)).await;
+    assert_eq!(refused, Err(WriteError::DiskFull));
+    for id in ALL {
+        world.disks[&id].set_free_space(u64::MAX);
+        world.until("notices the room", id, |quorum| !quorum.is_disk_full()).await;
+    }
+    world.set(&ALL, 5000).await;
+}

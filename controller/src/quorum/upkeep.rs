@@ -1,0 +1,85 @@
+//! What a running member does besides Raft: it begins a new cluster once, reads its disk back now and then, and steps
+//! aside while its disk is nearly full. None of it decides anything about entries.
+
+use super::log_store::LogStore;
+use super::snapshot::SnapshotStore;
+use super::state_machine::StateMachine;
+use super::types::{TypeConfig, VoterId, VoterNode, VoterSpec};
+use super::{Halt, Quorum};
+use crate::limits::{DISK_CHECK, DISK_FLOOR_BYTES, SCRUB_INTERVAL};
+use log::storage::Storage;
+use openraft::Raft;
+use protocol::timers::Timers;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// A member of a new cluster starts it from the formatted voter set: the first in order after one maximum election timeout,
+/// the others later and only if nothing reached them meanwhile.
+pub(super) async fn begin(
+    raft: Raft<TypeConfig, StateMachine>,
+    me: VoterId,
+    bootstrap: Vec<VoterSpec>,
+    timers: Timers,
+) {
+    let members: BTreeMap<VoterId, VoterNode> = bootstrap.into_iter().map(|spec| (spec.voter, spec.node)).collect();
+    let Some(rank) = members.keys().position(|voter| *voter == me) else { return };
+    let turn = timers.election_max_ms.saturating_mul(4).saturating_mul(rank as u64);
+    tokio::time::sleep(Duration::from_millis(timers.election_max_ms.saturating_add(turn))).await;
+    match raft.is_initialized().await {
+        Ok(false) => {}
+        Ok(true) | Err(_) => return,
+    }
+    match raft.initialize(members).await {
+        Ok(()) => tracing::info!("the cluster begins with the formatted voters"),
+        Err(error) => tracing::info!(%error, "the formatted voter set was not needed"),
+    }
+}
+
+/// Reads vote, log and snapshot back now and then; damage halts with file and position.
+pub(super) async fn scrub(store: LogStore, snapshots: Arc<SnapshotStore>, halt: Halt) {
+    let mut turns = tokio::time::interval(SCRUB_INTERVAL);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    turns.tick().await;
+    loop {
+        turns.tick().await;
+        if store.scrub().await.is_err() {
+            return;
+        }
+        let (snapshots, halt) = (Arc::clone(&snapshots), halt.clone());
+        let checked = tokio::task::spawn_blocking(move || snapshots.scrub().map_err(|e| halt.now(&e)).is_ok());
+        if !checked.await.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+/// Lets the member stand for election only after its first maximum election timeout, and only with room on its disk. A
+/// leader without room hands over; a write without room is refused before it is appended (DESIGN.md section 6).
+pub(super) async fn stand_aside(quorum: Weak<Quorum>, storage: Arc<dyn Storage>, dir: PathBuf) {
+    let mut looks = tokio::time::interval(DISK_CHECK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let Some(wait) = quorum.upgrade().map(|q| Duration::from_millis(q.timers.election_max_ms)) else { return };
+    tokio::time::sleep(wait).await;
+    let mut stands = false;
+    loop {
+        let Some(quorum) = quorum.upgrade() else { return };
+        let free = storage.free_space(&dir);
+        let full = free.as_ref().is_ok_and(|free| *free < DISK_FLOOR_BYTES);
+        if full != quorum.disk_full.swap(full, Ordering::SeqCst) {
+            tracing::warn!(?free, full, floor = DISK_FLOOR_BYTES, "room on the controller's disk");
+        }
+        if stands == full {
+            stands = !full;
+            quorum.raft.runtime_config().elect(stands);
+        }
+        if full {
+            quorum.hand_over().await;
+        }
+        drop(quorum);
+        looks.tick().await;
+    }
+}
