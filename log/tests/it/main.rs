@@ -6,6 +6,7 @@ mod log_crash;
 mod log_damage;
 mod log_model;
 mod log_stories;
+mod log_threads;
 #[cfg(feature = "power-loss")]
 mod power_loss;
 mod registry;
