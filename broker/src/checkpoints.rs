@@ -9,6 +9,10 @@
 use protocol::ids::TopicPartition;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::limits;
 
 /// Where high watermarks are remembered between runs.
 pub trait Checkpoints: Send + Sync {
@@ -104,6 +108,33 @@ impl Checkpoints for SledCheckpoints {
         }));
         if !matches!(written, Ok(Ok(()))) {
             tracing::warn!("checkpoints were not written; the next start is slower");
+        }
+    }
+}
+
+/// Remembers on a thread of its own, so that no shard waits for the database's files. A batch that finds the queue full
+/// is dropped: a checkpoint only saves time.
+#[derive(Debug, Clone)]
+pub struct CheckpointWriter {
+    queue: SyncSender<Vec<(TopicPartition, u64)>>,
+}
+
+impl CheckpointWriter {
+    /// Starts the thread; it ends when every clone is dropped and the queue is empty.
+    ///
+    /// # Errors
+    /// The operating system's, when the thread cannot be started.
+    pub fn start(checkpoints: Box<dyn Checkpoints>) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (queue, values) = sync_channel::<Vec<_>>(limits::CHECKPOINT_QUEUE);
+        let work = move || values.iter().for_each(|values| checkpoints.remember(&values));
+        let thread = std::thread::Builder::new().name("checkpoints".into()).spawn(work)?;
+        Ok((Self { queue }, thread))
+    }
+
+    /// Hands values over without waiting.
+    pub fn remember(&self, values: Vec<(TopicPartition, u64)>) {
+        if !values.is_empty() {
+            self.queue.try_send(values).ok();
         }
     }
 }

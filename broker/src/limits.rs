@@ -90,3 +90,5 @@ pub const DISK_FLOOR_BYTES: u64 = 128 << 20;
 pub const DISK_CHECK_MS: u64 = 1_000;
 /// Time between questions for the voters, ms: a replaced controller is found before its predecessor is missed.
 pub const VOTERS_REFRESH_MS: u64 = 5_000;
+/// Batches of checkpoints waiting to be written at most: one per shard, with room; what does not fit is written next time.
+pub const CHECKPOINT_QUEUE: usize = 256;

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::checkpoints::CheckpointWriter;
 use crate::config::Config;
 use crate::controller_queue::ControllerQueue;
 use crate::fatal::Halt;
@@ -255,6 +256,9 @@ impl Build {
         let (notes, note_thread) =
             NoteWriter::start(registry, halt.clone()).map_err(StartError::build("registry thread"))?;
         threads.push(note_thread);
+        let (checkpoints, checkpoint_thread) =
+            CheckpointWriter::start(checkpoints).map_err(StartError::build("checkpoint thread"))?;
+        threads.push(checkpoint_thread);
         let (controller, controller_end) = ControllerQueue::new();
         let mut by_shard: Vec<BTreeMap<_, _>> = queues.iter().map(|_| BTreeMap::new()).collect();
         for (at, opened) in recovered {
@@ -290,7 +294,7 @@ impl Build {
         )?;
         // The shards' own clones keep the pool, the registry's writer and the queue alive; when they go, those end.
         let parts: Vec<_> = parts.collect();
-        drop((flush_pool, notes, controller));
+        drop((flush_pool, notes, controller, checkpoints));
         for parts in parts {
             threads.push(ShardThread { parts, listening: listening.clone() }.start()?);
         }

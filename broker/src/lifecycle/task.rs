@@ -157,6 +157,8 @@ impl LifecycleTask {
                 () = tokio::time::sleep(wait) => self.step(Input::Tick),
             }
             self.parts.phase.send_replace(self.state.phase());
+            let remaining = self.state.lease().valid_until as f64 - clock::now() as f64;
+            ::metrics::gauge!(metrics::LEASE_MS).set(remaining);
             if let Some(released) = self.ended {
                 return released;
             }
@@ -215,8 +217,6 @@ impl LifecycleTask {
             }
             Effect::Lease(lease) => {
                 self.parts.lease.set(lease);
-                let remaining = lease.valid_until as f64 - clock::now() as f64;
-                ::metrics::gauge!(metrics::LEASE_MS).set(remaining);
             }
             Effect::ActiveController(number) => self.active_changed(number),
             Effect::ChangeFeedSource => self.parts.change_source.notify_one(),

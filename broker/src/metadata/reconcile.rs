@@ -67,12 +67,26 @@ pub fn plan(
     scope: Scope<'_>,
     purged: &BTreeSet<TopicId>,
 ) -> Option<Vec<Op>> {
+    plan_where(local, image, me, scope, purged, |_| true)
+}
+
+/// The same for some of the partitions only: a shard plans for its own.
+#[must_use]
+pub fn plan_where(
+    local: &BTreeMap<TopicPartition, Local>,
+    image: &MetadataImage,
+    me: Me,
+    scope: Scope<'_>,
+    purged: &BTreeSet<TopicId>,
+    mine: impl Fn(TopicPartition) -> bool,
+) -> Option<Vec<Op>> {
     let registered = image.brokers.get(me.id).is_some_and(|b| b.epoch == me.epoch);
     if !registered {
         return None;
     }
     let mut ops: Vec<Op> = candidates(local, image, me, scope)
         .into_iter()
+        .filter(|at| mine(*at))
         .flat_map(|at| plan_one(at, local.get(&at).copied(), image, me, purged))
         .collect();
     ops.sort_by_key(order);

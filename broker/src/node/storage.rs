@@ -23,7 +23,7 @@ pub(super) struct Opening {
     pub(super) registry: Registry,
     pub(super) recovered: BTreeMap<TopicPartition, Opened>,
     pub(super) evidence: Arc<Evidence>,
-    pub(super) checkpoints: Arc<dyn Checkpoints>,
+    pub(super) checkpoints: Box<dyn Checkpoints>,
 }
 
 impl Opening {
@@ -52,13 +52,13 @@ impl Opening {
     }
 }
 
-fn open_checkpoints(data: &DataDir) -> Arc<dyn Checkpoints> {
+fn open_checkpoints(data: &DataDir) -> Box<dyn Checkpoints> {
     let path = data.cache_dir().join("checkpoints");
     match SledCheckpoints::open(&path) {
-        Some(checkpoints) => Arc::new(checkpoints),
+        Some(checkpoints) => Box::new(checkpoints),
         None => {
             tracing::warn!(path = %path.display(), "no checkpoints: high watermarks will be learned from the ISR");
-            Arc::new(NoCheckpoints)
+            Box::new(NoCheckpoints)
         }
     }
 }

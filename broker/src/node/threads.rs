@@ -37,7 +37,7 @@ impl Listening {
         health: HealthServer<H>,
     ) -> Result<Self, StartError> {
         let data = DataService::new(context);
-        let admin = AdminForward::new(shared.controllers.clone());
+        let admin = AdminForward::new(shared.controllers.clone(), tokio::runtime::Handle::current());
         let replication = ReplicationService::new(me, shared.images.clone(), shared.shards.clone());
         let clients = client_routes(data.clone(), admin, health);
         Ok(Self {

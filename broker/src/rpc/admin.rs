@@ -3,11 +3,13 @@
 //! Why: an application needs one address only. Never: reads or answers a command itself.
 //! Invariant: a command whose outcome is unknown is not sent twice.
 
+use protocol::error::{ApiError, ErrorCode};
 use protocol::rpc::channel::admin_client;
 use protocol::rpc::convert::status;
 use protocol::rpc::pb::admin::v1::admin_server::Admin;
 use protocol::rpc::pb::admin::v1::*;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
 
 use crate::limits::ADMIN_DEADLINE_MS;
@@ -17,14 +19,21 @@ use crate::link::{CallOptions, Controllers, Repeat};
 #[derive(Debug, Clone)]
 pub struct AdminForward {
     controllers: Controllers,
+    control: Handle,
 }
 
 impl AdminForward {
-    /// Forwards to whichever controller is active.
+    /// Forwards to whichever controller is active. Calls run on `control`, so that the connections which ISR changes
+    /// share do not live on a shard's thread.
     #[must_use]
-    pub fn new(controllers: Controllers) -> Self {
-        Self { controllers }
+    pub fn new(controllers: Controllers, control: Handle) -> Self {
+        Self { controllers, control }
     }
+}
+
+/// The control runtime ended while the command was under way.
+fn stopping() -> ApiError {
+    ApiError::new(ErrorCode::OutcomeUnknown, "this broker is stopping: the command may have taken effect")
 }
 
 fn command() -> CallOptions {
@@ -44,12 +53,15 @@ macro_rules! forward {
         #[tonic::async_trait]
         impl Admin for AdminForward {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                let message = request.into_inner();
-                let operation = |channel| {
-                    let (mut client, message) = (admin_client(channel), message.clone());
-                    async move { client.$method(message).await }
-                };
-                self.controllers.call($options, operation).await.map(Response::new).map_err(status)
+                let (message, controllers) = (request.into_inner(), self.controllers.clone());
+                let forwarded = self.control.spawn(async move {
+                    let operation = |channel| {
+                        let (mut client, message) = (admin_client(channel), message.clone());
+                        async move { client.$method(message).await }
+                    };
+                    controllers.call($options, operation).await
+                });
+                forwarded.await.unwrap_or_else(|_| Err(stopping())).map(Response::new).map_err(status)
             })*
         }
     };

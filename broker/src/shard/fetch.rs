@@ -54,8 +54,11 @@ impl Shard {
             }
         };
         match outcome {
-            Ok(bytes) if bytes.is_empty() => self.wait_for_more(&read),
             Ok(bytes) => {
+                // Less than was asked for may be too little: the reader is told when there is more.
+                if bytes.len() < read.max_bytes {
+                    self.wait_for_more(&read);
+                }
                 self.world.metrics.fetched(bytes.len());
                 answer.batches = bytes;
             }

@@ -40,10 +40,7 @@ impl Shard {
         self.world.leaders.drop_idle();
         if now.at >= self.housekeeping.checkpoint_at {
             self.housekeeping.checkpoint_at = now.at + limits::CHECKPOINT_MS;
-            let values: Vec<_> = std::mem::take(&mut self.world.checkpoints).into_iter().collect();
-            if !values.is_empty() {
-                self.checkpoints.remember(&values);
-            }
+            self.checkpoints.remember(std::mem::take(&mut self.world.checkpoints).into_iter().collect());
         }
         if now.at >= self.housekeeping.retained_at.saturating_add(self.retention_interval()) {
             self.housekeeping.retained_at = now.at;

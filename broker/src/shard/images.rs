@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::run::Shard;
 use crate::fatal::Fatal;
 use crate::metadata::feed::Change;
-use crate::metadata::reconcile::{Local, Me, Op, Scope, plan};
+use crate::metadata::reconcile::{Local, Me, Op, Scope, plan_where};
 use crate::partition::outside::Outside;
 use crate::partition::{Opened, Partition, log_config};
 use crate::replica::input::Input;
@@ -39,13 +39,12 @@ impl Shard {
         if !proved {
             return;
         }
-        let Some(ops) = plan(&self.local, &image, Me { id: self.me, epoch }, scope, purged) else { return };
+        let mine = |at| self.shards.index_of(at) == self.index;
+        let me = Me { id: self.me, epoch };
+        let Some(ops) = plan_where(&self.local, &image, me, scope, purged, mine) else { return };
         self.planned = true;
         for op in ops {
             let at = subject(&op);
-            if self.shards.index_of(at) != self.index {
-                continue;
-            }
             if let Err(error) = self.carry_out(op, &image, epoch) {
                 self.world.fatal(Fatal::Disk(format!("{at}: {error}")));
                 return;

@@ -15,7 +15,7 @@ use super::leaders::Leaders;
 use super::message::{Control, Produce, Request};
 use super::world::{Open, World, WorldParts};
 use super::{ShardQueues, ShardSender, Shards};
-use crate::checkpoints::Checkpoints;
+use crate::checkpoints::CheckpointWriter;
 use crate::clock;
 use crate::controller_queue::ControllerQueue;
 use crate::fatal::Halt;
@@ -61,7 +61,7 @@ pub struct ShardParts {
     /// How leaders are dialled.
     pub dialer: Dialer,
     /// Remembered high watermarks.
-    pub checkpoints: Arc<dyn Checkpoints>,
+    pub checkpoints: CheckpointWriter,
     /// Numbers replicas of this process.
     pub slots: Arc<AtomicU32>,
     /// The disk has no room for more records.
@@ -91,7 +91,7 @@ pub struct Shard {
     deadline_of: BTreeMap<TopicPartition, Millis>,
     pub(super) images: Arc<Images>,
     pub(super) dialer: Dialer,
-    pub(super) checkpoints: Arc<dyn Checkpoints>,
+    pub(super) checkpoints: CheckpointWriter,
     pub(super) slots: Arc<AtomicU32>,
     disk_full: Arc<AtomicBool>,
     pub(super) housekeeping: super::housekeeping::Housekeeping,
@@ -246,8 +246,7 @@ impl Shard {
                 clean = false;
             }
         }
-        let remembered: Vec<_> = std::mem::take(&mut self.world.checkpoints).into_iter().collect();
-        self.checkpoints.remember(&remembered);
+        self.checkpoints.remember(std::mem::take(&mut self.world.checkpoints).into_iter().collect());
         clean
     }
 
