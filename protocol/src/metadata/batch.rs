@@ -71,3 +71,39 @@ pub fn chain(previous: u64, bytes: &[u8]) -> u64 {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     previous.to_le_bytes().iter().chain(bytes).fold(BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TopicId;
+    use crate::metadata::record::TopicPurged;
+
+    /// base 5, one fact: kind 12, version 1.
+    fn encoded() -> Vec<u8> {
+        let purged = Fact::TopicPurged(TopicPurged { topic: TopicId::default() });
+        MetadataBatch { base: BatchNo(5), facts: vec![purged] }.encode()
+    }
+
+    #[test]
+    fn one_unknown_fact_refuses_the_whole_batch_with_its_message() {
+        let mut bytes = encoded();
+        assert_eq!(bytes[..4], [5, 1, 12, 1], "base, count, kind, version");
+        bytes[2] = 99;
+        let error = MetadataBatch::decode(&bytes).expect_err("kind 99 does not exist");
+        assert!(error.to_string().contains("unknown kind 99 (version 1)"), "{error}");
+        bytes[2..4].copy_from_slice(&[12, 2]);
+        let error = MetadataBatch::decode(&bytes).expect_err("version 2 does not exist");
+        assert!(error.to_string().contains("fact TopicPurged of unknown version 2"), "{error}");
+    }
+
+    #[test]
+    fn a_batch_cut_or_followed_by_anything_is_refused() {
+        let bytes = encoded();
+        for end in 0..bytes.len() {
+            assert!(MetadataBatch::decode(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        let error = MetadataBatch::decode(&longer).expect_err("one byte too many");
+        assert_eq!(error, BatchDecodeError::Malformed("1 bytes left over".to_owned()));
+    }
+}

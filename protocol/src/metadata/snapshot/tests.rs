@@ -106,12 +106,17 @@ fn every_flipped_byte_and_every_cut_is_noticed() {
 
 /// A stream of these envelopes with a right crc and an end that fits: what only meaning can refuse.
 fn forged(envelopes: &[Envelope]) -> Vec<u8> {
+    forged_for(envelopes, envelopes)
+}
+
+/// The same with the end of other facts.
+fn forged_for(envelopes: &[Envelope], ended_as: &[Envelope]) -> Vec<u8> {
     let mut writer = ChunkWriter::new(SMALL_CHUNK);
     let began = SnapshotBegan { batch_no: BatchNo(1), chain_hash: 1 };
     writer.push(&Restored::SnapshotBegan(began).to_envelope());
     envelopes.iter().for_each(|e| writer.push(e));
-    let image_hash = envelopes.iter().fold(0, hashed);
-    let ended = SnapshotEnded { records: envelopes.len() as u64, image_hash };
+    let image_hash = ended_as.iter().fold(0, hashed);
+    let ended = SnapshotEnded { records: ended_as.len() as u64, image_hash };
     writer.push(&Restored::SnapshotEnded(ended).to_envelope());
     writer.finish().concat()
 }
@@ -160,6 +165,16 @@ fn what_no_image_can_say_is_refused_although_the_stream_is_whole() {
         f.metadata_version = 2;
     });
     assert!(version.contains("metadata.version 2") && version.contains("up to 1"), "{version}");
+}
+
+#[test]
+fn an_end_that_counts_or_hashes_other_facts_is_refused_although_each_fact_is_legal() {
+    let whole: Vec<Envelope> = records(&small()).map(|r| r.to_envelope()).collect();
+    let mut swapped = whole.clone();
+    swapped.swap(1, 2);
+    assert!(decode([forged(&swapped)]).is_ok(), "two brokers in another order make the same image");
+    assert!(matches!(decode([forged_for(&swapped, &whole)]), Err(SnapshotError::Mismatch { .. })));
+    assert!(matches!(decode([forged_for(&whole[..whole.len() - 1], &whole)]), Err(SnapshotError::Mismatch { .. })));
 }
 
 #[test]
