@@ -223,9 +223,18 @@ impl TestCluster {
     /// # Panics
     /// When it does not.
     pub fn cli_ok(&self, arguments: &[&str]) -> String {
+        self.cli_or(arguments, &[0])
+    }
+
+    /// The same for commands that may answer with other exit codes too.
+    ///
+    /// # Panics
+    /// When it ends with none of them.
+    pub fn cli_or(&self, arguments: &[&str], codes: &[i32]) -> String {
         let output = self.cli(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "seawall {}: {}\n{out}{err}", arguments.join(" "), output.status);
+        let expected = output.status.code().is_some_and(|code| codes.contains(&code));
+        assert!(expected, "seawall {}: {}\n{out}{err}", arguments.join(" "), output.status);
         out.into_owned()
     }
 

@@ -4,6 +4,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod damage;
 pub mod history;
 pub mod tidy;
 pub mod wait;

@@ -78,10 +78,10 @@ impl Layered {
         self.values.remove(key)
     }
 
-    /// Where a key that an error text mentions was set: ` (set by ...)`, or nothing.
+    /// Where the first key that an error text mentions was set: ` (key is set by ...)`, or nothing.
     pub fn blame(&self, text: &str) -> String {
-        let mentions = |key: &str| text.split([' ', ',', ':', '"']).any(|word| word == key);
-        match self.origins.iter().find(|(key, _)| mentions(key)) {
+        let mut words = text.split([' ', ',', ':', ';', '"']);
+        match words.find_map(|word| self.origins.get_key_value(word)) {
             Some((key, origin)) => format!(" ({key} is set by {origin})"),
             None => String::new(),
         }
