@@ -88,6 +88,10 @@ pub const FETCHES_PER_BROKER: usize = 4;
 /// `protocol::limits::FETCH_MESSAGE_BYTES_MAX`.
 pub const FETCH_MAX_BYTES_CEILING: usize = 16 * 1024 * 1024;
 
+/// Longest wait of a command without `--timeout`, in ms: several controller failovers fit, and a person does not wait
+/// longer to learn that nobody is there.
+pub const CLI_TIMEOUT_MS: u64 = 10_000;
+
 /// Longest wait for a question that goes to one named node, in ms; the answer comes from memory.
 pub const ADMIN_ATTEMPT_MS: u64 = 3_000;
 

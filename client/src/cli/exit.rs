@@ -74,8 +74,11 @@ impl Failure {
             .advise("give -b HOST:PORT, set SEAWALL_BOOTSTRAP, or start one with `seawall dev`")
     }
 
-    /// Prints to stderr.
+    /// Prints to stderr; a reader that has seen enough is no failure to speak of.
     pub fn print(&self) {
+        if self.exit == Exit::Ok {
+            return;
+        }
         eprintln!("error: {}", self.text);
         if let Some(advice) = &self.advice {
             eprintln!("  try: {advice}");

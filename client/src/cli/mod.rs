@@ -24,8 +24,10 @@ pub use output::{Format, Output};
 
 use crate::admin::Admin;
 use crate::config::ClientConfig;
+use crate::limits::CLI_TIMEOUT_MS;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Flags that every client command takes.
 #[derive(Debug, Clone, Args)]
@@ -36,7 +38,7 @@ pub struct Globals {
     /// How data is printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// Longest wait for a request, such as 10s or 2m
+    /// Longest wait for a request, such as 10s or 2m [default: 10s, voter changes 2m, consume 30s]
     #[arg(long, global = true, value_parser = time::duration_ms, value_name = "TIME")]
     pub timeout: Option<u64>,
 }
@@ -94,7 +96,11 @@ impl Context {
     }
 
     fn admin(&self) -> Result<Admin, Failure> {
-        Ok(Admin::new(self.client_config()?))
+        let admin = Admin::new(self.client_config()?);
+        Ok(match self.globals.timeout {
+            Some(_) => admin,
+            None => admin.with_timeout(Duration::from_millis(CLI_TIMEOUT_MS)),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use super::format::delimiter;
 use super::topic::pair;
 use crate::config::ProducerConfig;
 use crate::error::{Effect, Error};
-use crate::limits::LINE_BYTES_MAX;
+use crate::limits::{CLI_TIMEOUT_MS, LINE_BYTES_MAX};
 use crate::producer::{BatchReport, Producer, ProducerRecord, SendError};
 use bytes::{Bytes, BytesMut};
 use clap::Args;
@@ -117,7 +117,7 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<Exit,
     let counted = counts.clone();
     let producer = Producer::with_reports(config, Arc::new(move |report| counted.count(report)));
     let topic: Arc<str> = arguments.topic.as_str().into();
-    producer.prepare(&topic).await?;
+    producer.prepare(&topic, Duration::from_millis(context.globals.timeout.unwrap_or(CLI_TIMEOUT_MS))).await?;
     let begun = Instant::now();
     let stopped = tokio::select! {
         stopped = send_all(&producer, &topic, &arguments, &counts) => stopped,

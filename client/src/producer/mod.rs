@@ -255,9 +255,9 @@ impl Producer {
     /// Fetches a topic's routing, so that the first record need not wait for it.
     ///
     /// # Errors
-    /// Unknown topic, or no broker answers within `max.block.ms`.
-    pub async fn prepare(&self, topic: &Arc<str>) -> Result<(), Error> {
-        let info = self.shared.cluster.topic(topic, self.shared.max_block_ms).await?;
+    /// Unknown topic, or no broker answers in time.
+    pub async fn prepare(&self, topic: &Arc<str>, within: Duration) -> Result<(), Error> {
+        let info = self.shared.cluster.topic(topic, within.as_millis() as u64).await?;
         self.shared.state.lock().topics.learn(topic, info);
         Ok(())
     }

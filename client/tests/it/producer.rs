@@ -186,7 +186,7 @@ async fn a_full_buffer_holds_senders_back_and_lets_them_go_on() {
     let fake = Fake::start(1).await;
     fake.topic("t", 1);
     let producer = Producer::new(config(&fake).set("buffer.memory", "65536").unwrap());
-    producer.prepare(&"t".into()).await.unwrap();
+    producer.prepare(&"t".into(), Duration::from_secs(5)).await.unwrap();
     fake.lead("t", 0, 0);
     let record = || ProducerRecord::new("t", vec![b'x'; 10_000]);
     let mut deliveries = Vec::new();
