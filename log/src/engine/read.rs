@@ -148,12 +148,12 @@ impl Log {
                 return Ok(if first.is_some() { found(first) } else { Pass::More(bounds.max_bytes) });
             }
             let damaged = |what: String| Damage::new(&opened.path, cursor.position, what);
-            let header = Header::parse(rest).map_err(|e| damaged(e.to_string()))?;
-            self.check_place(&header, cursor).map_err(damaged)?;
+            let header = match self.header_at(rest, cursor, outline.end) {
+                // The batches before it are good; the next read meets the damage at its own offset.
+                Err(_) if first.is_some() => return Ok(found(first)),
+                other => other.map_err(damaged)?,
+            };
             let len = header.total_len();
-            if cursor.position + len as u64 > outline.end {
-                return Err(damaged(format!("batch of {len} bytes passes the end of the segment")).into());
-            }
             if header.next_offset() > bounds.from {
                 let taken = first.map_or(0, |start| here - start);
                 let fits = taken + len <= bounds.max_bytes || (first.is_none() && bounds.min_one);
@@ -165,7 +165,10 @@ impl Log {
                     return Ok(Pass::More(len.max(bounds.max_bytes)));
                 }
                 let limits = Limits { max_batch_bytes: MAX_BATCH_BYTES_CEILING, ..Limits::default() };
-                batch::check(&rest[..len], &limits, Origin::Cluster).map_err(|e| damaged(e.to_string()))?;
+                match batch::check(&rest[..len], &limits, Origin::Cluster) {
+                    Err(_) if first.is_some() => return Ok(found(first)),
+                    other => other.map_err(|e| damaged(e.to_string()))?,
+                };
                 // Only now: an empty answer because of a damaged header would be repeated for ever.
                 if !wanted {
                     return Ok(found(None));
@@ -196,6 +199,17 @@ impl Log {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The header of the batch at the cursor, if it can stand there.
+    fn header_at(&self, bytes: &[u8], cursor: &Cursor, end: u64) -> Result<Header, String> {
+        let header = Header::parse(bytes).map_err(|e| e.to_string())?;
+        self.check_place(&header, cursor)?;
+        let len = header.total_len();
+        if cursor.position + len as u64 > end {
+            return Err(format!("batch of {len} bytes passes the end of the segment"));
+        }
+        Ok(header)
     }
 
     fn check_place(&self, header: &Header, cursor: &Cursor) -> Result<(), String> {

@@ -251,3 +251,26 @@ fn an_index_of_another_life_is_not_believed() {
     assert_eq!(read_all(&log), all);
     assert_eq!(log.offset_for_time(1_000_050).expect("search"), Some((5, 1_000_050)));
 }
+
+/// The batch's checksum does not cover its epoch, and no indexed place follows that would show a broken chain.
+#[test]
+fn a_flipped_epoch_is_seen_by_a_read_of_that_batch_alone() {
+    let disk = disk();
+    let sparse = LogConfig { index_interval_bytes: 1 << 20, ..LogConfig::default() };
+    let (mut log, _) = open(&disk, sparse.clone());
+    let len = batch(0, 1, 1, 50, 0).len();
+    for i in 0..10 {
+        log.append(i, &batch(i, 1 + i as u32 / 5, 1, 50, i)).expect("append");
+    }
+    log.close_clean().expect("close");
+    let path = log_dir().join("00000000000000000000.log");
+    let mut bad = disk.contents(&path).expect("contents");
+    bad[4096 + 3 * len + 15] ^= 2;
+    disk.damage(&path, bad).expect("damage");
+    let (log, _) = open(&disk, sparse);
+    assert_eq!(log.read(2, 1, u64::MAX, true).expect("untouched").len(), len);
+    match log.read(3, 1, u64::MAX, true) {
+        Err(LogError::Damaged(damage)) => assert_eq!((damage.file, damage.position), (path, 4096 + 3 * len as u64)),
+        other => panic!("{other:?}"),
+    }
+}
