@@ -59,6 +59,8 @@ impl NoteWriter {
 }
 
 fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
+    // Without this thread nothing new would ever be acknowledged.
+    let _guard = crate::fatal::AbortOnPanic;
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
         batch.extend(queue.try_iter().take(limits::NOTES_PER_SYNC - 1));

@@ -220,7 +220,8 @@ impl Trio {
             for id in ids() {
                 self.with(id.0, |p, now, out| p.settle(now, out));
             }
-            if !ids().into_iter().fold(false, |any, id| self.turn(id) || any) {
+            let moved: Vec<bool> = ids().into_iter().map(|id| self.turn(id)).collect();
+            if !moved.contains(&true) {
                 return;
             }
         }

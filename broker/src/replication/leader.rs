@@ -107,15 +107,10 @@ impl FollowerReader {
 
     /// Until the follower goes, the network breaks or a message makes no sense.
     pub async fn run(mut self, mut incoming: Streaming<wire::FollowerMessage>) {
-        loop {
-            match incoming.message().await {
-                Ok(Some(message)) => {
-                    if let Err(error) = self.take(message).await {
-                        tracing::warn!(follower = %self.stream.broker, %error, "ending a replication stream");
-                        break;
-                    }
-                }
-                Ok(None) | Err(_) => break,
+        while let Ok(Some(message)) = incoming.message().await {
+            if let Err(error) = self.take(message).await {
+                tracing::warn!(follower = %self.stream.broker, %error, "ending a replication stream");
+                break;
             }
         }
         for shard in std::mem::take(&mut self.involved) {
