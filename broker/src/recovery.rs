@@ -4,7 +4,7 @@
 //! Never: serves, writes a record, or decides what the evidence is worth.
 //! Invariant: a directory that the registry knows and the disk lacks is reported as lost, not as an empty log.
 
-use log::data_dir::DataDir;
+use log::data_dir::{BrokerState, DataDir};
 use log::registry::{Entry, Event, Registry};
 use log::{Log, LogConfig, LogError, Recovery};
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use protocol::ids::{TopicId, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::checkpoints::Checkpoints;
-use crate::evidence::Found;
+use crate::evidence::{Evidence, Found};
 use crate::limits;
 use crate::notes::{key, noted_policy};
 use crate::partition::Opened;
@@ -74,6 +74,23 @@ pub fn recover(data: &DataDir, registry: &mut Registry, checkpoints: &dyn Checkp
         registry.record(&events)?;
     }
     Ok(recovered)
+}
+
+/// What the last incarnation left, without what recovery will find. Evidence that rests on the page cache is spent
+/// durably here, before recovery may change a log.
+///
+/// # Errors
+/// The disk's, and damage of the small files.
+pub fn take_evidence(data: &DataDir) -> Result<Evidence, LogError> {
+    let clean = data.clean_shutdown()?;
+    let Some(state) = data.broker_state()? else { return Ok(Evidence { clean, ..Evidence::default() }) };
+    let boot = data.boot_id()?;
+    let same_boot = state.boot_id.is_some() && state.boot_id == boot;
+    if clean.is_none() && state.boot_id.is_some() {
+        data.store_broker_state(&BrokerState { boot_id: None, ..state.clone() })?;
+    }
+    let (epoch, earlier) = (state.broker_epoch, state.earlier_epoch);
+    Ok(Evidence { epoch, earlier, clean, same_boot, found: BTreeMap::new() })
 }
 
 fn open_one(data: &DataDir, at: TopicPartition, entry: Entry, on_disk: bool) -> Result<One, LogError> {

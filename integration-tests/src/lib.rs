@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod damage;
 pub mod history;
+pub mod sim;
 pub mod tidy;
 pub mod wait;
 pub mod wire;

@@ -3,7 +3,7 @@
 //! Invariant: evidence that rests on the page cache is spent durably before recovery may change a log, and the
 //! clean-shutdown marker is gone durably before anything is served (DESIGN section 4).
 
-use log::data_dir::{BrokerState, DataDir, Expected, Role};
+use log::data_dir::{DataDir, Expected, Role};
 use log::registry::Registry;
 use log::storage::Storage;
 use protocol::ids::TopicPartition;
@@ -15,7 +15,7 @@ use crate::checkpoints::{Checkpoints, NoCheckpoints, SledCheckpoints};
 use crate::config::Config;
 use crate::evidence::Evidence;
 use crate::partition::Opened;
-use crate::recovery::recover;
+use crate::recovery::{recover, take_evidence};
 
 /// An opened data directory.
 pub(super) struct Opening {
@@ -61,16 +61,4 @@ fn open_checkpoints(data: &DataDir) -> Box<dyn Checkpoints> {
             Box::new(NoCheckpoints)
         }
     }
-}
-
-fn take_evidence(data: &DataDir) -> Result<Evidence, StartError> {
-    let clean = data.clean_shutdown()?;
-    let Some(state) = data.broker_state()? else { return Ok(Evidence { clean, ..Evidence::default() }) };
-    let boot = data.boot_id()?;
-    let same_boot = state.boot_id.is_some() && state.boot_id == boot;
-    if clean.is_none() && state.boot_id.is_some() {
-        data.store_broker_state(&BrokerState { boot_id: None, ..state.clone() })?;
-    }
-    let (epoch, earlier) = (state.broker_epoch, state.earlier_epoch);
-    Ok(Evidence { epoch, earlier, clean, same_boot, found: BTreeMap::new() })
 }
