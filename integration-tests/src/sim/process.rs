@@ -10,9 +10,10 @@ use broker::lifecycle::state::{Effect, ImageFacts, Input as Life, Lifecycle};
 use broker::metadata::reconcile::{Local, Me, Op, Scope, plan};
 use broker::notes::{key, stored_policy};
 use broker::partition::note::Note;
+use broker::partition::outside::Subscription;
 use broker::partition::{Opened, Partition, log_config};
 use broker::recovery::recover;
-use broker::replica::effect::{LogEndReport, ProduceOutcome};
+use broker::replica::effect::{LogEndReport, ProduceOutcome, ToFollower};
 use broker::replica::input::{Acks, Input, Produce, RequestId};
 use broker::replica::{Lease, Now, RoleName};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use log::storage::Storage;
 use log::storage::memory::MemStorage;
 use log::{FlushJob, Log};
 use protocol::batch::{BatchBuilder, Compression, Limits, batches, records};
+use protocol::error::ErrorCode;
 use protocol::ids::{BrokerEpoch, BrokerId, Millis, TopicId, TopicPartition};
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::MetadataImage;
@@ -294,8 +296,14 @@ impl Process {
     fn step(&mut self, at: TopicPartition, input: Input, hand: VecDeque<Bytes>, now: Millis) {
         let moment = self.now(now);
         let mut out = Outbox::default();
-        if let Some(partition) = self.partitions.get_mut(&at) {
-            partition.step_with(input, hand, moment, &mut out);
+        match (self.partitions.get_mut(&at), input) {
+            (Some(partition), input) => partition.step_with(input, hand, moment, &mut out),
+            // As a shard does for a partition that it does not run (yet).
+            (None, Input::Subscribe(s)) => {
+                let to = Subscription { at, follower: s.follower, number: s.subscription };
+                out.out.push(Out::ToFollower(to, ToFollower::Refused(ErrorCode::UnknownPartition)));
+            }
+            (None, _) => {}
         }
         self.outgoing.append(&mut out.out);
     }
@@ -417,6 +425,12 @@ impl Process {
     pub(super) fn ends(&self, at: TopicPartition) -> Option<(u64, u64)> {
         let replica = self.partitions.get(&at)?.replica();
         Some((replica.log_end(), replica.high_watermark()))
+    }
+
+    /// What every replica here says of itself, for the text of a failure.
+    pub(super) fn describe(&self, now: Millis) -> Vec<String> {
+        let texts = self.partitions.iter();
+        texts.map(|(at, p)| format!("broker {} {}: {:?}", self.id, at.partition, p.replica().describe(now))).collect()
     }
 
     /// Every value in the log below its high watermark.

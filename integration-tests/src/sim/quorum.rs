@@ -43,6 +43,8 @@ pub(super) struct Quorum {
     in_flight: Option<InFlight>,
     /// Of a deposed controller: may still commit.
     unheard: Option<(Millis, MetadataBatch)>,
+    /// Depose the active controller as soon as a batch is in flight.
+    pub(super) depose_in_flight: bool,
 }
 
 impl Quorum {
@@ -56,6 +58,7 @@ impl Quorum {
             queue: VecDeque::new(),
             in_flight: None,
             unheard: None,
+            depose_in_flight: false,
         }
     }
 
@@ -78,10 +81,16 @@ impl Quorum {
         }
     }
 
+    /// A batch is in flight.
+    pub(super) fn is_writing(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// The active controller loses its place; its batch in flight may commit unheard.
     pub(super) fn depose(&mut self, now: Millis, rng: &mut Random) -> Answered {
         let Some(active) = self.active.take() else { return Vec::new() };
         self.sessions[active].step_down();
+        self.depose_in_flight = false;
         self.next_active_at = now + rng.between(50, 900);
         let mut answers: Answered = self.queue.drain(..).map(|(_, origin)| (origin, Err(unknown()))).collect();
         if let Some(in_flight) = self.in_flight.take() {

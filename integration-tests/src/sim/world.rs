@@ -260,7 +260,10 @@ impl World {
     fn to_follower(&mut self, leader: BrokerId, to: Subscription, input: Input, hand: VecDeque<bytes::Bytes>) {
         let delay = self.now + self.rng.between(1, 6);
         let link = self.links.get(to.follower, leader);
-        if link.cut_until > self.now || !link.subscriptions.contains(&(to.at, to.number)) {
+        if link.cut_until > self.now {
+            return self.break_link(to.follower, leader);
+        }
+        if !link.subscriptions.contains(&(to.at, to.number)) {
             return;
         }
         let (at, generation) = (link.arrives_down(delay), link.generation);
@@ -279,7 +282,7 @@ impl World {
                 let lost = Event::Lost { id, life, at, subscription: s.subscription };
                 self.after(20, lost);
             }
-            return;
+            return self.break_link(id, leader);
         };
         let link = self.links.get(id, leader);
         let input = match message {
@@ -434,6 +437,10 @@ impl World {
     fn quorum_turn(&mut self) -> Result<(), String> {
         let answers = self.quorum.turn(self.now, &mut self.rng, &mut self.laws)?;
         self.send(answers);
+        if self.quorum.depose_in_flight && self.quorum.is_writing() {
+            let answers = self.quorum.depose(self.now, &mut self.rng);
+            self.send(answers);
+        }
         self.after(5, Event::Quorum);
         self.want_topic();
         Ok(())
@@ -452,14 +459,7 @@ impl World {
             name: "t".into(),
             partitions: self.plan.partitions,
             replicas: Some(3),
-            configs: vec![
-                ("min.insync.replicas".into(), "2".into()),
-                ("segment.bytes".into(), "16384".into()),
-                ("replica.lag.max.ms".into(), "1000".into()),
-            ]
-            .into_iter()
-            .filter(|(key, _): &(String, String)| key != "replica.lag.max.ms")
-            .collect(),
+            configs: vec![("min.insync.replicas".into(), "2".into()), ("segment.bytes".into(), "16384".into())],
             validate_only: false,
         };
         self.after(
@@ -546,10 +546,11 @@ impl World {
                 self.laws.tally.blackouts += 1;
                 ids.iter().for_each(|id| self.strike(*id, true));
             }
-            62..78 => {
+            62..70 => {
                 let answers = self.quorum.depose(self.now, &mut self.rng);
                 self.send(answers);
             }
+            70..78 => self.quorum.depose_in_flight = true,
             78..90 => {
                 let other = *self.rng.one_of(&ids);
                 let until = self.now + self.rng.between(50, 7_000);
@@ -668,7 +669,10 @@ impl World {
                 .iter()
                 .map(|b| format!("{} {:?} proved {}", b.id, b.state, b.proved))
                 .collect();
-            return Err(format!("not healed after {} ms: {states:?} {brokers:?}", self.plan.heal_ms));
+            let processes = self.nodes.values().filter_map(|n| n.process.as_ref());
+            let replicas: Vec<_> = processes.flat_map(|p| p.describe(self.now)).collect();
+            let text = replicas.join("\n  ");
+            return Err(format!("not healed after {} ms: {states:?} {brokers:?}\n  {text}", self.plan.heal_ms));
         }
         for (at, partition) in &partitions {
             let mut replicas = Vec::new();
@@ -681,9 +685,9 @@ impl World {
         }
         for node in self.nodes.values() {
             self.laws.tally.truncations += node.process.as_ref().map_or(0, Process::truncations);
-            let image = node.process.as_ref().map(|p| (p.image.batch_no, p.image.chain_hash));
-            let behind = image.is_some_and(|(at, _)| at < self.quorum.image.batch_no);
-            if !behind && image != Some((self.quorum.image.batch_no, self.quorum.image.chain_hash)) {
+            let Some(image) = node.process.as_ref().map(|p| &p.image) else { continue };
+            let level = image.batch_no == self.quorum.image.batch_no;
+            if level && *image != self.quorum.image {
                 return Err(format!("broker {} has another image than the controllers", node.id));
             }
         }
