@@ -60,6 +60,8 @@ pub(super) struct Disk {
     cache: EntryCache,
     vote_file: StateFile,
     marker_file: StateFile,
+    /// Beside the directory: entries were durable in it once. An emptied directory must not vote again as if it were new.
+    witness_file: StateFile,
     vote: Option<Vote>,
     marker: Marker,
 }
@@ -74,6 +76,7 @@ impl Disk {
         create_dir_durably(&**storage, dir).map_err(|source| DiskError::Directory { dir: dir.to_owned(), source })?;
         let vote_file = StateFile::new(Arc::clone(storage), dir.join("vote"));
         let marker_file = StateFile::new(Arc::clone(storage), dir.join("marker"));
+        let witness_file = StateFile::new(Arc::clone(storage), witness_of(dir));
         let vote = load(&vote_file, &dir.join("vote"))?;
         let marker: Marker = load(&marker_file, &dir.join("marker"))?.unwrap_or_default();
         let config = LogConfig {
@@ -84,7 +87,7 @@ impl Disk {
         };
         let (log, recovery) = Log::open(Arc::clone(storage), &dir.join("log"), config)?;
         let cache = EntryCache::new(ENTRY_CACHE_BYTES);
-        let mut disk = Self { dir: dir.to_owned(), log, cache, vote_file, marker_file, vote, marker };
+        let mut disk = Self { dir: dir.to_owned(), log, cache, vote_file, marker_file, witness_file, vote, marker };
         disk.finish_purge()?;
         disk.verify()?;
         Ok((disk, recovery))
@@ -119,6 +122,10 @@ impl Disk {
     }
 
     fn verify(&mut self) -> Result<(), DiskError> {
+        let began = self.witness_file.load()?.is_some();
+        if began && self.marker == Marker::default() && self.log.end_offset() == 0 {
+            return Err(self.damaged("log", 0, "this voter had entries, and its directory is empty"));
+        }
         if self.marker.has_entries && self.marker.purged.is_none() && self.log.end_offset() == 0 {
             return Err(self.damaged("log", 0, "the log held entries and is empty"));
         }
@@ -202,6 +209,9 @@ impl Disk {
     pub(super) fn flushed(&mut self, done: Flushed) -> Result<(), DiskError> {
         self.log.flushed(done)?;
         if !self.marker.has_entries && self.log.durable_end() > self.first_index() {
+            if self.witness_file.load()?.is_none() {
+                self.witness_file.store(b"began")?;
+            }
             self.store_marker(Marker { has_entries: true, begin_anew: false, ..self.marker.clone() })?;
         }
         Ok(())
@@ -328,6 +338,11 @@ impl Disk {
     pub(super) fn close(self) -> Result<(), DiskError> {
         Ok(self.log.close_clean()?)
     }
+}
+
+/// `<directory>.began`, beside the directory.
+fn witness_of(dir: &Path) -> PathBuf {
+    dir.with_extension("began")
 }
 
 fn frame_limits() -> Limits {

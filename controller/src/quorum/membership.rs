@@ -103,7 +103,9 @@ impl Quorum {
             return Ok(result);
         }
         self.add_learners(&voters, &target, deadline).await?;
-        self.switch(target.keys().copied().collect(), deadline).await?;
+        if !target.keys().eq(voters.keys()) {
+            self.switch(target.keys().copied().collect(), deadline).await?;
+        }
         Ok(result)
     }
 
@@ -111,12 +113,15 @@ impl Quorum {
         self.status().voters.into_iter().map(|v| (v.voter, v.node)).collect()
     }
 
+    /// Makes new voters known, as learners, and waits until they have the log; gives known ones their new address.
     async fn add_learners(&self, voters: &Members, target: &Members, deadline: Instant) -> Result<(), ChangeError> {
-        for (voter, node) in target.iter().filter(|(voter, _)| !voters.contains_key(voter)) {
+        for (voter, node) in target.iter().filter(|(voter, node)| voters.get(voter) != Some(*node)) {
             // Adding never changes a known address; setting does.
             let set = ChangeMembers::SetNodes(BTreeMap::from([(*voter, node.clone())]));
             self.change(set, true, deadline).await?;
-            if let Err(error) = self.caught_up(*voter, deadline).await {
+            if !voters.contains_key(voter)
+                && let Err(error) = self.caught_up(*voter, deadline).await
+            {
                 self.forget(*voter).await;
                 return Err(error);
             }

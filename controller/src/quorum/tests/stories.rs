@@ -220,6 +220,22 @@ async fn voters_are_added_replaced_and_removed() {
 }
 
 #[tokio::test]
+async fn a_known_voter_gets_a_new_address() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, _) = world.leader().await;
+    let mut moved = spec(others(leader)[0]);
+    moved.node.port = 2;
+    let change = VoterChange { add: vec![moved.clone()], ..VoterChange::default() };
+    world.node(leader).change_voters(change, SOON).await.expect("changed");
+    let status = world.node(leader).status();
+    assert!(status.voters.iter().any(|v| v.voter == moved.voter && v.node.port == 2), "{:?}", status.voters);
+    assert_eq!((status.voters.len(), status.learners.len(), status.joint), (3, 0, false));
+    world.set(&ALL, 2000).await;
+    world.converged(&ALL).await;
+}
+
+#[tokio::test]
 async fn a_wiped_disk_is_another_voter() {
     let mut world = World::start(3).await;
     world.set(&ALL, 1000).await;
