@@ -1,0 +1,100 @@
+//! The deciding loop over a quorum whose links can be cut: what it answers when it cannot know.
+
+use super::links::{World, eventually, timers};
+use crate::decide::command::{Command, Register, Reply};
+use crate::decide::sessions::Sessions;
+use crate::decider::{Decider, DeciderHandle};
+use protocol::error::{Effect, ErrorCode};
+use protocol::ids::BrokerId;
+use protocol::metadata::record::Endpoint;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+const ALL: [u32; 3] = [1, 2, 3];
+
+fn deciders(world: &World) -> BTreeMap<u32, DeciderHandle> {
+    ALL.into_iter().map(|id| (id, decider(world, id))).collect()
+}
+
+fn decider(world: &World, id: u32) -> DeciderHandle {
+    let (decider, handle) = Decider::new(world.node(id), Sessions::new(timers()), Uuid::from_u128(7));
+    drop(tokio::spawn(decider.run()));
+    handle
+}
+
+async fn active_among(deciders: &BTreeMap<u32, DeciderHandle>, ids: &[u32]) -> u32 {
+    eventually("an active controller", async || ids.iter().copied().find(|id| deciders[id].is_active())).await
+}
+
+fn register(broker: u32) -> Command {
+    let endpoint = |port| Endpoint { host: "h".to_owned(), port };
+    Command::Register(Register {
+        broker: BrokerId(broker),
+        incarnation: Uuid::from_u128(u128::from(broker)),
+        internal: endpoint(1),
+        client: endpoint(2),
+        locality: "eu/a/r".parse().expect("a locality"),
+        directories: vec![Uuid::from_u128(u128::from(broker) + 100)],
+        min_metadata_version: 1,
+        max_metadata_version: 1,
+        previous_epoch: None,
+    })
+}
+
+#[tokio::test]
+async fn standbys_refuse_with_a_hint_and_the_active_controller_answers_from_the_verdict() {
+    let world = World::start(3).await;
+    let deciders = deciders(&world);
+    let active = active_among(&deciders, &ALL).await;
+    let answered = deciders[&active].ask(register(1)).await.expect("registered");
+    assert!(matches!(answered, Reply::Registered(r) if r.epoch.0 == 1), "{answered:?}");
+    assert!(world.node(active).committed().brokers.get(BrokerId(1)).is_some(), "applied before it was answered");
+    for (id, standby) in deciders.iter().filter(|(id, _)| **id != active) {
+        let refused = standby.ask(register(2)).await.expect_err("a standby");
+        assert_eq!(refused.code, ErrorCode::NotController);
+        eventually("a hint", async || (standby.hint().node_id == active).then_some(())).await;
+        assert!(!standby.may_read(), "controller {id}");
+    }
+}
+
+#[tokio::test]
+async fn a_cut_off_controller_never_claims_an_outcome_it_cannot_know() {
+    let world = World::start(3).await;
+    let deciders = deciders(&world);
+    let old = active_among(&deciders, &ALL).await;
+    deciders[&old].ask(register(1)).await.expect("registered");
+    let others: Vec<u32> = ALL.into_iter().filter(|id| *id != old).collect();
+    world.isolate(old);
+    let refused = deciders[&old].ask(register(2)).await.expect_err("cut off");
+    eventually("no reads without a quorum", async || (!deciders[&old].may_read()).then_some(())).await;
+    let new = active_among(&deciders, &others).await;
+    deciders[&new].ask(register(3)).await.expect("the others go on");
+    world.heal();
+    let image = world.converged(&ALL).await;
+    assert!(image.brokers.get(BrokerId(3)).is_some());
+    if refused.code.effect() == Effect::None {
+        assert!(image.brokers.get(BrokerId(2)).is_none(), "said certainly not, and did: {refused}");
+    }
+    eventually("the old one steps back", async || (!deciders[&old].is_active()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn many_commands_share_an_entry_and_each_gets_its_own_answer() {
+    let world = World::start(1).await;
+    let decider = decider(&world, 1);
+    eventually("active", async || decider.is_active().then_some(())).await;
+    let before = world.node(1).status().last_index.expect("entries");
+    let asked: Vec<_> = (1..=200).map(|id| decider.ask(register(id))).collect();
+    let answers = futures_util::future::join_all(asked).await;
+    let mut epochs: Vec<u64> = answers
+        .into_iter()
+        .map(|answer| match answer.expect("registered") {
+            Reply::Registered(registered) => registered.epoch.0,
+            other => panic!("another answer: {other:?}"),
+        })
+        .collect();
+    epochs.sort_unstable();
+    assert_eq!(epochs, (1..=200).collect::<Vec<_>>());
+    let entries = world.node(1).status().last_index.expect("entries") - before;
+    assert!(entries < 50, "{entries} entries for 200 commands");
+}
