@@ -237,19 +237,25 @@ struct Shared {
     stop_asked: CancellationToken,
 }
 
-impl Build {
-    fn run(self, render: Render) -> Result<RunningBroker, StartError> {
-        let (senders, queues): (Vec<ShardSender>, Vec<ShardQueues>) =
-            (0..self.config.shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared {
+impl Shared {
+    fn new(config: &Config, dialer: &Dialer, senders: Vec<ShardSender>) -> Self {
+        Self {
             images: Arc::default(),
-            controllers: Controllers::new(self.config.controllers.clone(), self.dialer.clone()),
+            controllers: Controllers::new(config.controllers.clone(), dialer.clone()),
             lease: LeaseCell::default(),
             shards: Shards::new(senders),
             disk_full: Arc::default(),
             stop: CancellationToken::new(),
             stop_asked: CancellationToken::new(),
-        };
+        }
+    }
+}
+
+impl Build {
+    fn run(self, render: Render) -> Result<RunningBroker, StartError> {
+        let (senders, queues): (Vec<ShardSender>, Vec<ShardQueues>) =
+            (0..self.config.shards).map(|_| ShardSender::new()).unzip();
+        let shared = Shared::new(&self.config, &self.dialer, senders);
         let Self { config, sockets, halt, opening, dialer } = self;
         let Opening { data, registry, recovered, evidence, checkpoints } = opening;
         let (flush_pool, mut threads) = FlushPool::start().map_err(StartError::build("flush threads"))?;

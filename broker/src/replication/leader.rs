@@ -34,7 +34,7 @@ pub struct FollowerStream {
 }
 
 impl FollowerStream {
-    /// A stream whose follower takes this many bytes for now.
+    /// A stream whose follower takes this many bytes to begin with.
     #[must_use]
     pub fn new(id: u64, broker: BrokerId, broker_epoch: BrokerEpoch, credit: u64) -> Self {
         let credit = i64::try_from(credit.min(limits::CREDIT_BYTES_MAX)).unwrap_or(0);

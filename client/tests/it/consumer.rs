@@ -67,11 +67,8 @@ async fn reads_each_offset_once_and_in_order_through_leader_changes() {
         if expected.iter().all(|(p, next)| *next == fake.with("t", *p, |p| p.end())) && n >= 2_000 {
             break;
         }
-        let record = tokio::select! {
-            record = next(&mut consumer) => record,
-            // A dead leader is replaced by the next step of this loop only, so step.
-            () = tokio::time::sleep(Duration::from_millis(20)) => continue,
-        };
+        // A dead leader is replaced by the next step of this loop only, so step.
+        let Ok(record) = tokio::time::timeout(Duration::from_millis(20), next(&mut consumer)).await else { continue };
         let want = expected.get_mut(&record.partition).unwrap();
         assert_eq!((record.offset, number(&record)), (*want, *want), "partition {}", record.partition);
         *want += 1;
