@@ -16,7 +16,7 @@ pub(super) enum Out {
     ToFollower(Subscription, ToFollower),
     Push(Subscription, PushOut),
     ToLeader(TopicPartition, BrokerId, ToLeader),
-    Flush(TopicPartition, FlushJob),
+    Flush(TopicPartition, Box<FlushJob>),
     Note(TopicPartition, Note),
     Alter(IsrProposal),
     Report(TopicPartition, LogEndReport),
@@ -52,7 +52,7 @@ impl Outside for Outbox {
     }
 
     fn flush(&mut self, at: TopicPartition, job: FlushJob) {
-        self.out.push(Out::Flush(at, job));
+        self.out.push(Out::Flush(at, Box::new(job)));
     }
 
     fn note(&mut self, at: TopicPartition, note: Note) {

@@ -376,7 +376,7 @@ impl Process {
                 Out::Reply(at, id, outcome) => self.answer(at, id, outcome, moment, laws)?,
                 Out::Flush(at, job) => {
                     self.next_flush += 1;
-                    self.flushes.insert(self.next_flush, (at, job));
+                    self.flushes.insert(self.next_flush, (at, *job));
                     self.started.push(self.next_flush);
                 }
                 Out::Alter(proposal) => alters.push(proposal),

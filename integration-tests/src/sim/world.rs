@@ -42,7 +42,7 @@ impl Plan {
     /// The usual run of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        Self { seed, brokers: 3 + u32::from(seed % 3 == 0), partitions: 3, faulty_ms: 15_000, heal_ms: 60_000 }
+        Self { seed, brokers: 3 + u32::from(seed.is_multiple_of(3)), partitions: 3, faulty_ms: 15_000, heal_ms: 60_000 }
     }
 }
 
