@@ -179,6 +179,8 @@ pub struct Lifecycle {
     recovered: bool,
     epoch: Option<BrokerEpoch>,
     register: Errand,
+    /// Refused because another disk of our id lives: until then that may pass.
+    duplicate_until: Option<Millis>,
     stored: bool,
     proof: Errand,
     image: ImageFacts,
@@ -205,6 +207,7 @@ impl Lifecycle {
             recovered: false,
             epoch: None,
             register: Errand::Due(0),
+            duplicate_until: None,
             stored: false,
             proof: Errand::Due(0),
             image: ImageFacts { batch_no: BatchNo(0), me: None, grace_ms: 0 },
@@ -262,7 +265,14 @@ impl Lifecycle {
         if self.epoch.is_some() {
             return;
         }
-        if code.next() == protocol::error::Next::GiveUp {
+        // Our predecessor with another disk may be dead already: its session is given time to end.
+        let session_ends = match code {
+            ErrorCode::DuplicateBroker => {
+                *self.duplicate_until.get_or_insert(now.saturating_add(self.timers.session_timeout_ms))
+            }
+            _ => now,
+        };
+        if code.next() == protocol::error::Next::GiveUp && now >= session_ends {
             return self.fatal(FatalReason::Refused(code), effects);
         }
         self.register = Errand::Due(now + REGISTER_RETRY_MS);

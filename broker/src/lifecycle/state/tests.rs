@@ -253,8 +253,24 @@ fn registration_is_retried_where_that_can_help() {
     assert_eq!(story.step(Input::RegisterFailed(ErrorCode::NotController)), vec![]);
     story.now += REGISTER_RETRY_MS;
     assert_eq!(story.step(Input::Tick), vec![Effect::Register]);
+    let refused = |code| Effect::Fatal(FatalReason::Refused(code));
+    let wrong = story.step(Input::RegisterFailed(ErrorCode::WrongCluster));
+    assert_eq!(wrong, vec![refused(ErrorCode::WrongCluster)]);
+}
+
+#[test]
+fn a_predecessor_with_another_disk_is_given_a_session_to_end() {
+    let mut story = Story::new();
+    story.step(Input::Recovered);
+    let duplicate = Input::RegisterFailed(ErrorCode::DuplicateBroker);
+    let until = story.now + story.life.timers.session_timeout_ms;
+    while story.now < until {
+        assert_eq!(story.step(duplicate), vec![]);
+        story.now += REGISTER_RETRY_MS;
+        assert_eq!(story.step(Input::Tick), vec![Effect::Register]);
+    }
     let refused = Effect::Fatal(FatalReason::Refused(ErrorCode::DuplicateBroker));
-    assert_eq!(story.step(Input::RegisterFailed(ErrorCode::DuplicateBroker)), vec![refused]);
+    assert_eq!(story.step(duplicate), vec![refused], "it lives: two of one id never go on");
 }
 
 #[test]
