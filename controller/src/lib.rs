@@ -4,7 +4,7 @@
 //! * [`quorum`]: the Raft log behind a handle; the only place that names openraft.
 //! * [`feed`]: committed image and applied batches, for readers on this node and followers of the feed.
 
-//! * [`decider`]: the loop between the two. [`config`], [`format`], [`node`]: how a process becomes one.
+//! * [`decider`]: the loop between the two. [`config`], [`mod@format`], [`node`]: how a process becomes one.
 //! * `rpc`: services (and the client side of Raft): the only place that knows gRPC.
 //!
 //! Absences: nothing here dials a broker; nothing but `quorum` touches the Raft disk; nothing but the decider writes.

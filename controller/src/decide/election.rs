@@ -4,7 +4,7 @@
 //! leadership. Leader: the current one if valid; else the ISR by preference order; else the ELR by preference order,
 //! which then forms the ISR alone; else nobody. new ELR = (ELR + ISR) - new ISR - unproved, emptied when the new ISR
 //! satisfies the durability rule. Nobody outside ISR and ELR is ever elected here; unclean elections are apart
-//! ([`unclean`]) and only `elections.rs` calls them. Leaving the ISR is the only way out of a leadership of a
+//! (`unclean`) and only `elections.rs` calls them. Leaving the ISR is the only way out of a leadership of a
 //! restarted broker, so no incarnation continues one: the leader epoch always moves.
 
 use protocol::ids::{BrokerId, TopicPartition};

@@ -1,6 +1,6 @@
 //! The disk as the engine sees it: every call that can fail, hang or lie is a method here.
 //!
-//! Owns: the [`Storage`] and [`StorageFile`] traits. Implementations: [`file`] (real files), [`memory`]
+//! Owns: the [`Storage`] and [`StorageFile`] traits. Implementations: [`mod@file`] (real files), [`memory`]
 //! (simulated disk with faults and crashes), `power_loss` (real processes whose unsynced bytes die with them).
 //! Never: buffers, retries, or hides an error; decides what an error means.
 //! Invariant: bytes of a file survive a crash only if [`StorageFile::sync`] returned after they were written, and
