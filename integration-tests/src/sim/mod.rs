@@ -5,12 +5,14 @@
 //! judges the outcome; that is `laws`, which knows nothing of how the cores work.
 //! The quorum is a model: one linear log, a random active controller, commits that are slow, lost, or heard by nobody.
 
+mod faults;
 mod laws;
 mod node;
 mod outbox;
 mod peers;
 mod process;
 mod quorum;
+mod traffic;
 mod wire;
 mod world;
 
