@@ -6,10 +6,11 @@
 
 use log::data_dir::{BrokerState, DataDir};
 use protocol::error::{ApiError, ErrorCode};
-use protocol::ids::{BrokerEpoch, BrokerId, ControllerId};
+use protocol::ids::{BatchNo, BrokerEpoch, BrokerId, ControllerId};
 use protocol::metadata::record::{Endpoint, METADATA_VERSION_MAX, METADATA_VERSION_MIN};
-use protocol::rpc::channel::lifecycle_client;
+use protocol::rpc::channel::{admin_client, lifecycle_client};
 use protocol::rpc::convert::{cluster_ref, topic_id_bytes, uuid_bytes};
+use protocol::rpc::pb::admin::v1::DescribeClusterRequest;
 use protocol::rpc::pb::common::v1::ClusterRef;
 use protocol::rpc::pb::lifecycle::v1 as wire;
 use protocol::timers::Timers;
@@ -38,7 +39,8 @@ use crate::shard::message::Control;
 #[derive(Debug)]
 pub(super) enum Event {
     Answer(HeartbeatAnswer),
-    Registered(Result<wire::RegisterResponse, ApiError>),
+    /// With the previous epoch that was claimed.
+    Registered(Result<(wire::RegisterResponse, BrokerEpoch), ApiError>),
     EpochStored(BrokerEpoch),
     Proof(Result<(), ApiError>),
 }
@@ -174,8 +176,10 @@ impl LifecycleTask {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Answer(answer) => self.step(Input::Answer(answer)),
-            Event::Registered(Ok(response)) => {
-                tracing::info!(epoch = response.broker_epoch, admissible = response.proof_admissible, "registered");
+            Event::Registered(Ok((response, claimed))) => {
+                let (epoch, admissible) = (response.broker_epoch, response.proof_admissible);
+                tracing::info!(epoch, previous = claimed.0, admissible, "registered");
+                self.claimed = claimed;
                 self.admissible.store(response.proof_admissible, Ordering::Relaxed);
                 self.step(Input::Registered { epoch: BrokerEpoch(response.broker_epoch) });
             }
@@ -244,8 +248,7 @@ impl LifecycleTask {
     }
 
     fn cluster(&self) -> ClusterRef {
-        let image = self.parts.images.load();
-        cluster_ref(self.parts.data.identity().cluster_id, image.cluster.incarnation)
+        cluster(&self.parts)
     }
 
     fn heartbeat(&self, heartbeat: Heartbeat) -> wire::HeartbeatRequest {
@@ -260,32 +263,11 @@ impl LifecycleTask {
         }
     }
 
-    fn register(&mut self) {
-        let image = self.parts.images.load();
-        let who = &self.parts.registrant;
-        let last_unfenced = image.brokers.get(who.me).and_then(|b| b.last_unfenced_epoch);
-        self.claimed = self.parts.evidence.claim(last_unfenced);
-        let request = wire::RegisterRequest {
-            cluster: Some(self.cluster()),
-            broker_id: who.me.0,
-            incarnation: uuid_bytes(who.incarnation),
-            internal: Some((&who.internal).into()),
-            client: Some((&who.client).into()),
-            locality: who.locality.clone(),
-            directories: vec![uuid_bytes(who.directory)],
-            min_metadata_version: u32::from(METADATA_VERSION_MIN),
-            max_metadata_version: u32::from(METADATA_VERSION_MAX),
-            previous_broker_epoch: self.claimed.0,
-            clean_shutdown: self.parts.evidence.is_clean(self.claimed),
-        };
+    fn register(&self) {
         let (parts, events) = (self.parts.clone(), self.events.clone());
         tokio::spawn(async move {
-            let options = CallOptions::command(Repeat::Harmless, Duration::from_millis(limits::REGISTER_DEADLINE_MS));
-            let call = parts.controllers.call(options, |channel| {
-                let (mut client, request) = (lifecycle_client(channel), request.clone());
-                async move { client.register(request).await }
-            });
-            events.send(Event::Registered(call.await)).await.ok();
+            let outcome = register(&parts).await;
+            events.send(Event::Registered(outcome)).await.ok();
         });
     }
 
@@ -315,6 +297,56 @@ impl LifecycleTask {
             events.send(Event::Proof(outcome)).await.ok();
         });
     }
+}
+
+fn cluster(parts: &LifecycleParts) -> ClusterRef {
+    let image = parts.images.load();
+    cluster_ref(parts.data.identity().cluster_id, image.cluster.incarnation)
+}
+
+fn command() -> CallOptions {
+    CallOptions::command(Repeat::Harmless, Duration::from_millis(limits::REGISTER_DEADLINE_MS))
+}
+
+/// Waits until the image here is as new as the active controller's. A controller that has just started serves an image
+/// from before its last snapshot; by such a one this broker would claim an epoch that is no longer the last unfenced.
+async fn catch_up(parts: &LifecycleParts) -> Result<(), ApiError> {
+    let call = parts.controllers.call(command(), |channel| {
+        let mut client = admin_client(channel);
+        async move { client.describe_cluster(DescribeClusterRequest {}).await }
+    });
+    let goal = BatchNo(call.await?.batch_no);
+    let mut applied = parts.images.subscribe();
+    let patience = Duration::from_millis(limits::REGISTER_DEADLINE_MS);
+    match tokio::time::timeout(patience, applied.wait_for(|at| *at >= goal)).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(ApiError::new(ErrorCode::Timeout, format!("the feed has not reached batch {goal} yet"))),
+    }
+}
+
+async fn register(parts: &LifecycleParts) -> Result<(wire::RegisterResponse, BrokerEpoch), ApiError> {
+    catch_up(parts).await?;
+    let who = &parts.registrant;
+    let last_unfenced = parts.images.load().brokers.get(who.me).and_then(|b| b.last_unfenced_epoch);
+    let claimed = parts.evidence.claim(last_unfenced);
+    let request = wire::RegisterRequest {
+        cluster: Some(cluster(parts)),
+        broker_id: who.me.0,
+        incarnation: uuid_bytes(who.incarnation),
+        internal: Some((&who.internal).into()),
+        client: Some((&who.client).into()),
+        locality: who.locality.clone(),
+        directories: vec![uuid_bytes(who.directory)],
+        min_metadata_version: u32::from(METADATA_VERSION_MIN),
+        max_metadata_version: u32::from(METADATA_VERSION_MAX),
+        previous_broker_epoch: claimed.0,
+        clean_shutdown: parts.evidence.is_clean(claimed),
+    };
+    let call = parts.controllers.call(command(), |channel| {
+        let (mut client, request) = (lifecycle_client(channel), request.clone());
+        async move { client.register(request).await }
+    });
+    Ok((call.await?, claimed))
 }
 
 /// Sends every provable place in chunks; the last chunk says so, even if it names nothing.
@@ -348,8 +380,7 @@ async fn send_proof(
             proved: proved.collect(),
             last: number + 1 == count,
         };
-        let options = CallOptions::command(Repeat::Harmless, Duration::from_millis(limits::REGISTER_DEADLINE_MS));
-        let call = parts.controllers.call(options, |channel| {
+        let call = parts.controllers.call(command(), |channel| {
             let (mut client, request) = (lifecycle_client(channel), request.clone());
             async move { client.prove_restart(request).await }
         });
