@@ -117,6 +117,14 @@ impl LogError {
         move |source| LogError::Io { op, path: path.to_owned(), source }
     }
 
+    /// For `map_err` of calls that ask for `wanted` more bytes and change nothing that counts when there is no room.
+    pub(crate) fn room<'a>(op: &'static str, path: &'a Path, wanted: u64) -> impl FnOnce(io::Error) -> LogError + 'a {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull => LogError::DiskFull { path: path.to_owned(), wanted },
+            _ => LogError::Io { op, path: path.to_owned(), source },
+        }
+    }
+
     /// For `map_err` of calls that only read.
     pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> LogError + '_ {
         move |source| LogError::Read { path: path.to_owned(), source }

@@ -78,7 +78,8 @@ impl FlushJob {
         self.generation
     }
 
-    /// Does it. An error poisons the log: the process must stop, and must not run another job instead.
+    /// Does it. `DiskFull`: nothing was marked, a later job may do it when there is room. Any other error poisons the log:
+    /// the process must stop, and must not run another job instead.
     pub fn run(self) -> Result<Flushed, LogError> {
         self.shared.check()?;
         let shared = self.shared.clone();
@@ -138,7 +139,10 @@ impl FlushJob {
         }
         if gate.state.empty && self.active.is_some() {
             gate.state.empty = false;
-            self.shared.store(&gate)?;
+            if let Err(error) = self.shared.store(&gate) {
+                gate.state.empty = true;
+                return Err(error);
+            }
         }
         Ok(true)
     }

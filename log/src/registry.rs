@@ -103,7 +103,8 @@ fn unfold(entry: &Entry) -> impl Iterator<Item = Event> {
 }
 
 fn config() -> LogConfig {
-    LogConfig { verify: Verify::Everything, ..LogConfig::default() }
+    // No reservation: a note on a full disk is a small write, which may use what is kept back for it.
+    LogConfig { verify: Verify::Everything, preallocate: false, ..LogConfig::default() }
 }
 
 fn log_dir(dir: &Path, number: u64) -> PathBuf {

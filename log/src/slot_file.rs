@@ -91,8 +91,8 @@ impl StateFile {
         }
     }
 
-    /// Replaces the record; durable on return. After an error the caller must stop: which record is on the disk
-    /// is unknown (the old or the new one, never a mixture).
+    /// Replaces the record; durable on return. Errors: `DiskFull`, and the old record stands; after any other the caller
+    /// must stop: which record is on the disk is unknown (the old or the new one, never a mixture).
     pub fn store(&self, payload: &[u8]) -> Result<(), LogError> {
         let len = PREFIX_BYTES as u64 + payload.len() as u64;
         assert!(len <= MAX_STATE_FILE_BYTES, "state records are small; {len} bytes would be unreadable");
@@ -107,8 +107,8 @@ impl StateFile {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(LogError::io("remove", &temporary)(e)),
             _ => {}
         }
-        let file = self.storage.create(&temporary).map_err(LogError::io("create", &temporary))?;
-        file.write_at(0, &bytes).map_err(LogError::io("write", &temporary))?;
+        let file = self.storage.create(&temporary).map_err(LogError::room("create", &temporary, len))?;
+        file.write_at(0, &bytes).map_err(LogError::room("write", &temporary, len))?;
         file.sync().map_err(LogError::io("sync", &temporary))?;
         self.storage.rename(&temporary, &self.path).map_err(LogError::io("rename", &self.path))?;
         self.sync_parent()

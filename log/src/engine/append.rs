@@ -63,10 +63,11 @@ impl Log {
     fn place(&mut self, header: &Header, batch: &[u8]) -> Result<(), LogError> {
         self.make_room(batch.len() as u64)?;
         let active = self.active.as_mut().expect("making room creates the first segment");
-        let path = &active.file.path;
-        active.file.file.write_at(active.outline.end, batch).map_err(LogError::io("write", path))?;
+        let (path, wanted) = (&active.file.path, batch.len() as u64);
+        // A part of it may be there even so: no mark will cover it, the next append overwrites it, a seal cuts it off.
+        active.allocated = active.allocated.max(active.outline.end + wanted);
+        active.file.file.write_at(active.outline.end, batch).map_err(LogError::room("write", path, wanted))?;
         active.outline.add(header, self.config.index_interval_bytes);
-        active.allocated = active.allocated.max(active.outline.end);
         if let Some(epoch) = header.leader_epoch {
             self.epochs.assign(epoch, header.base_offset);
         }

@@ -119,7 +119,8 @@ impl Log {
 
     /// Raises the log start to `upto` (retention, delete-records) and removes segments that lie wholly below.
     /// The new start is durable on return; `upto` at or below the start does nothing. Syncs on this thread.
-    /// The caller keeps `upto` at or below the high watermark. Errors: `upto` above the log end.
+    /// The caller keeps `upto` at or below the high watermark. Errors: `upto` above the log end; `DiskFull`, and the log is
+    /// as before.
     pub fn drop_head(&mut self, upto: u64) -> Result<Dropped, LogError> {
         self.shared.check()?;
         if upto > self.end {
@@ -132,29 +133,40 @@ impl Log {
         if self.durable_end < upto || unsealed {
             self.sync()?;
         }
-        let result = self.raise_start(upto);
+        self.store_start(upto)?;
+        let result = self.remove_below(upto);
         self.shared.guard_steps(result)
     }
 
-    fn raise_start(&mut self, upto: u64) -> Result<Dropped, LogError> {
+    /// Makes the new start durable. Without room for that nothing has changed.
+    fn store_start(&mut self, upto: u64) -> Result<(), LogError> {
+        let mut epochs = self.epochs.clone();
+        epochs.trim_head(upto);
+        // What covers the record before the new start, for when the batches that began it are gone.
+        let covering = |e: &&EpochStart| e.start < upto;
+        let covering = epochs.entries().iter().filter(covering).copied().collect();
+        let shared = self.shared.clone();
+        let mut gate = shared.gate();
+        let before = gate.state.clone();
+        gate.state.start = upto;
+        gate.state.epochs = covering;
+        if let Err(error) = shared.guard(shared.store(&gate)) {
+            gate.state = before;
+            return Err(error);
+        }
+        drop(gate);
+        self.start = upto;
+        self.epochs = epochs;
+        Ok(())
+    }
+
+    fn remove_below(&mut self, upto: u64) -> Result<Dropped, LogError> {
         let gone: Vec<(u64, u64)> = self
             .frozen
             .values()
             .take_while(|f| f.mark.next <= upto)
             .map(|f| (f.identity.base, f.mark.end - f.identity.initial_mark().end))
             .collect();
-        let mut epochs = self.epochs.clone();
-        epochs.trim_head(upto);
-        {
-            let mut gate = self.shared.gate();
-            gate.state.start = upto;
-            // What covers the record before the new start, for when the batches that began it are gone.
-            let covering = |e: &&EpochStart| e.start < upto;
-            gate.state.epochs = epochs.entries().iter().filter(covering).copied().collect();
-            self.shared.store(&gate)?;
-        }
-        self.start = upto;
-        self.epochs = epochs;
         let mut dropped = Dropped::default();
         for (base, bytes) in gone {
             remove_segment(&*self.storage, &self.dir, base)?;

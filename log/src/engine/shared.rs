@@ -168,7 +168,7 @@ impl Shared {
     }
 }
 
-/// See [`Shared::write_index`].
+/// See [`Shared::write_index`]. On a full disk there is none: opening walks the segment instead.
 pub(crate) fn write_index(storage: &dyn Storage, dir: &Path, outline: &Outline) -> Result<(), LogError> {
     let path = index_path(dir, outline.base);
     let temporary = path.with_extension("index.tmp");
@@ -176,7 +176,15 @@ pub(crate) fn write_index(storage: &dyn Storage, dir: &Path, outline: &Outline) 
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io("remove", &temporary)(e)),
         _ => {}
     }
-    let file = storage.create(&temporary).map_err(LogError::io("create", &temporary))?;
-    file.write_at(0, &outline.encode()).map_err(LogError::io("write", &temporary))?;
-    storage.rename(&temporary, &path).map_err(LogError::io("rename", &path))
+    match prepare_index(storage, &temporary, &outline.encode()) {
+        Err(LogError::DiskFull { .. }) => super::cut::remove_if_there(storage, &temporary),
+        Err(error) => Err(error),
+        Ok(()) => storage.rename(&temporary, &path).map_err(LogError::io("rename", &path)),
+    }
+}
+
+fn prepare_index(storage: &dyn Storage, temporary: &Path, bytes: &[u8]) -> Result<(), LogError> {
+    let wanted = bytes.len() as u64;
+    let file = storage.create(temporary).map_err(LogError::room("create", temporary, wanted))?;
+    file.write_at(0, bytes).map_err(LogError::room("write", temporary, wanted))
 }

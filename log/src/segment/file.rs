@@ -186,15 +186,15 @@ impl SegmentFile {
         reserve: u64,
     ) -> Result<Option<SegmentFile>, LogError> {
         let path = segment_path(dir, identity.base);
-        let file = storage.create(&path).map_err(LogError::io("create", &path))?;
-        if reserve > 0 {
-            match file.preallocate(reserve) {
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
-                    storage.remove(&path).map_err(LogError::io("remove", &path))?;
-                    return Ok(None);
-                }
-                other => other.map_err(LogError::io("preallocation", &path))?,
-            }
+        let full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+        let file = match storage.create(&path) {
+            Err(e) if full(&e) => return Ok(None),
+            other => other.map_err(LogError::io("create", &path))?,
+        };
+        let reserved = if reserve > 0 { file.preallocate(reserve) } else { Ok(()) };
+        match reserved {
+            Err(e) if full(&e) => return Self::take_back(storage, &path),
+            other => other.map_err(LogError::io("preallocation", &path))?,
         }
         let mark = identity.initial_mark();
         let segment = SegmentFile { identity, path, file, slots: Mutex::new(Slots { seq: 0, mark }) };
@@ -203,9 +203,18 @@ impl SegmentFile {
         page[..bytes.len()].copy_from_slice(&bytes);
         let slot = segment.encode_slot(1, &mark);
         page[SLOT_A_AT as usize..SLOT_A_AT as usize + slot.len()].copy_from_slice(&slot);
-        segment.file.write_at(0, &page).map_err(LogError::io("write", &segment.path))?;
+        match segment.file.write_at(0, &page) {
+            Err(e) if full(&e) => return Self::take_back(storage, &segment.path),
+            other => other.map_err(LogError::io("write", &segment.path))?,
+        }
         segment.slots.lock().seq = 1;
         Ok(Some(segment))
+    }
+
+    /// There was no room for all of it.
+    fn take_back(storage: &dyn Storage, path: &Path) -> Result<Option<SegmentFile>, LogError> {
+        storage.remove(path).map_err(LogError::io("remove", path))?;
+        Ok(None)
     }
 
     /// Opens a file and reads its first page. The inner error says why it is no whole segment header.

@@ -1,7 +1,8 @@
 //! The disk as the engine sees it: every call that can fail, hang or lie is a method here.
 //!
 //! Owns: the [`Storage`] and [`StorageFile`] traits. Implementations: [`mod@file`] (real files), [`memory`]
-//! (simulated disk with faults and crashes), `power_loss` (real processes whose unsynced bytes die with them).
+//! (simulated disk with faults and crashes), `power_loss` (real processes whose unsynced bytes die with them), and
+//! [`reserve`], which keeps room back for the day a disk is full.
 //! Never: buffers, retries, or hides an error; decides what an error means.
 //! Invariant: bytes of a file survive a crash only if [`StorageFile::sync`] returned after they were written, and
 //! a name survives only if [`Storage::sync_dir`] of its directory returned after it was made. Everything above is
@@ -12,6 +13,7 @@ pub mod memory;
 mod namespace;
 #[cfg(feature = "power-loss")]
 pub mod power_loss;
+pub mod reserve;
 
 use std::fmt::Debug;
 use std::io;

@@ -283,6 +283,99 @@ fn a_full_disk_at_the_roll_leaves_the_log_as_it_was() {
     assert_eq!(log.segments().len(), segments.len() + 1);
 }
 
+/// Nothing may grow, until the flag is lowered. Marks go into pages that are there.
+fn fill(disk: &log::storage::memory::MemStorage) -> Arc<AtomicBool> {
+    let full = Arc::new(AtomicBool::new(true));
+    let hook = full.clone();
+    disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+        let grows = matches!(call.op, Op::Create | Op::CreateDir | Op::Preallocate)
+            || (call.op == Op::Write && call.position >= 4096);
+        let refuse = grows && hook.load(Ordering::Relaxed);
+        refuse.then(|| Fault::Short(100, std::io::ErrorKind::StorageFull.into()))
+    })));
+    full
+}
+
+#[test]
+fn a_head_drop_without_room_changes_nothing_and_works_when_there_is_some() {
+    let disk = disk();
+    let (mut log, _) = open(&disk, tiny());
+    for next in 0..20 {
+        log.append(next, &batch(next, 1, 1, 600, 1)).expect("append");
+    }
+    log.sync().expect("sync");
+    let segments = log.segments();
+    let full = fill(&disk);
+    assert!(matches!(log.drop_head(10), Err(LogError::DiskFull { .. })));
+    assert!(!log.is_poisoned());
+    assert_eq!((log.start_offset(), log.segments()), (0, segments));
+    full.store(false, Ordering::Relaxed);
+    assert!(log.drop_head(10).expect("there is room").segments > 0);
+    disk.crash(&mut || false);
+    assert_eq!(open(&disk, tiny()).0.start_offset(), 10);
+}
+
+#[test]
+fn an_unreserved_append_without_room_is_refused_and_its_torn_bytes_never_count() {
+    for reopen in [false, true] {
+        let disk = disk();
+        let config = LogConfig { preallocate: false, ..tiny() };
+        let (mut log, _) = open(&disk, config.clone());
+        log.append(0, &batch(0, 1, 1, 600, 1)).expect("append");
+        log.sync().expect("sync");
+        let full = fill(&disk);
+        assert!(matches!(log.append(1, &batch(1, 1, 1, 600, 2)), Err(LogError::DiskFull { .. })));
+        assert!(!log.is_poisoned());
+        log.idle_mark().expect("marks need no room");
+        full.store(false, Ordering::Relaxed);
+        if reopen {
+            log.close_clean().expect("the torn bytes are cut off");
+            log = open(&disk, config.clone()).0;
+        }
+        for next in 1..20 {
+            log.append(next, &batch(next, 1, 1, 600, 3)).expect("there is room");
+        }
+        log.sync().expect("sync");
+        disk.crash(&mut || false);
+        assert_eq!(read_all(&open(&disk, config).0).len(), 20);
+    }
+}
+
+#[test]
+fn a_first_flush_without_room_marks_nothing_and_is_done_later() {
+    let disk = disk();
+    let (mut log, _) = open(&disk, tiny());
+    log.append(0, &batch(0, 1, 1, 600, 1)).expect("append");
+    let full = fill(&disk);
+    assert!(matches!(log.sync(), Err(LogError::DiskFull { .. })));
+    assert!(!log.is_poisoned());
+    assert_eq!(log.durable_end(), 0);
+    full.store(false, Ordering::Relaxed);
+    log.sync().expect("there is room");
+    disk.crash(&mut || false);
+    assert_eq!(open(&disk, tiny()).0.end_offset(), 1);
+}
+
+#[test]
+fn a_seal_without_room_for_an_index_leaves_it_out() {
+    let disk = disk();
+    let (mut log, _) = open(&disk, tiny());
+    let mut next = 0;
+    while log.segments().len() < 2 {
+        log.append(next, &batch(next, 1, 1, 600, 1)).expect("append");
+        next += 1;
+    }
+    log.append(next, &batch(next, 1, 1, 10, 1)).expect("append");
+    disk.set_hook(Some(Box::new(|call: &Call<'_>| {
+        let index = call.path.to_string_lossy().contains("index");
+        (index && call.op == Op::Create).then(|| Fault::Fail(std::io::ErrorKind::StorageFull.into()))
+    })));
+    log.sync().expect("an index only saves time");
+    assert!(log.segments()[0].sealed);
+    disk.crash(&mut || false);
+    assert_eq!(open(&disk, tiny()).0.end_offset(), next + 1);
+}
+
 #[test]
 fn old_segments_roll_by_record_time() {
     let disk = disk();
