@@ -1,7 +1,7 @@
 //! Which flush policy this replica acts on, and which it has durably noted.
 //!
 //! A note precedes acting: `sync` is noted after a full sync, another policy before one unsynced byte is reported.
-//! Until then the stricter of the two is acted on. So whoever finds the note `sync` after a crash knows that every
+//! Until then the stricter of the two is acted on, and a `sync` note under way counts as made. So whoever finds the note `sync` after a crash knows that every
 //! byte the replica ever counted was on disk (DESIGN.md sections 4(c) and 5).
 
 use protocol::metadata::configs::FlushPolicy;
@@ -33,9 +33,11 @@ impl PolicyNotes {
         self.wanted = wanted;
     }
 
-    /// Whether positions are durable ends.
+    /// Whether positions are durable ends. Also while `sync` is being noted, whatever is wanted by then: it may be on
+    /// disk already, and would speak for bytes that are not.
     pub(super) fn strict(&self) -> bool {
-        self.wanted == FlushPolicy::Sync || self.noted.is_none_or(|p| p == FlushPolicy::Sync)
+        let sync = FlushPolicy::Sync;
+        self.wanted == sync || self.noting == Some(sync) || self.noted.is_none_or(|p| p == sync)
     }
 
     /// The policy to name in acknowledgements: the one counted by.
@@ -119,6 +121,78 @@ mod tests {
         assert!(notes.strict());
         assert_eq!(notes.next_note(20, 14), None);
         assert_eq!(notes.next_note(20, 15), Some(Sync));
+    }
+
+    /// What disk and leader know beside the notes: the largest end that was reported without being on disk.
+    #[derive(Clone)]
+    struct Walk {
+        notes: PolicyNotes,
+        end: u64,
+        durable: u64,
+        reported: u64,
+    }
+
+    impl Walk {
+        /// The note on disk may be the one being made already, so both must be true of the bytes on disk.
+        fn check(&self, path: &[&str]) {
+            let may_read_sync = [self.notes.noted, self.notes.noting].contains(&Some(Sync));
+            assert!(!may_read_sync || self.reported <= self.durable, "after {path:?} a restart proves too much");
+        }
+
+        fn step(&mut self, what: &str) {
+            match what {
+                "want sync" => self.notes.want(Sync, self.end),
+                "want os" => self.notes.want(Os, self.end),
+                "want interval" => self.notes.want(Interval, self.end),
+                "append" => self.end += 1,
+                "flush" => self.durable = self.end,
+                "begin a note" => drop(self.notes.next_note(self.end, self.durable)),
+                _ => {
+                    if let Some(policy) = self.notes.noting {
+                        self.notes.note_done(policy, self.end);
+                    }
+                }
+            }
+            let position = if self.notes.strict() { self.durable } else { self.end };
+            self.reported = self.reported.max(position);
+        }
+    }
+
+    fn walk(from: &Walk, path: &mut Vec<&'static str>, steps_left: u32) {
+        from.check(path);
+        if steps_left == 0 {
+            return;
+        }
+        let steps = ["want sync", "want os", "want interval", "append", "flush", "begin a note", "end a note"];
+        for what in steps {
+            let mut next = from.clone();
+            next.step(what);
+            path.push(what);
+            walk(&next, path, steps_left - 1);
+            path.pop();
+        }
+    }
+
+    #[test]
+    fn no_order_of_wishes_notes_and_flushes_lets_a_sync_note_stand_over_unsynced_counted_bytes() {
+        for noted in [None, Some(Sync), Some(Os)] {
+            let notes = PolicyNotes::recovered(noted, 0);
+            walk(&Walk { notes, end: 0, durable: 0, reported: 0 }, &mut Vec::new(), 7);
+        }
+    }
+
+    #[test]
+    fn a_loose_policy_wanted_while_sync_is_being_noted_waits_for_both_notes() {
+        let mut notes = PolicyNotes::recovered(Some(Os), 0);
+        notes.want(Os, 0);
+        notes.want(Sync, 10);
+        assert_eq!(notes.next_note(10, 10), Some(Sync));
+        notes.want(Os, 10);
+        assert_eq!((notes.strict(), notes.named()), (true, Sync), "the note on disk may say sync already");
+        notes.note_done(Sync, 12);
+        assert_eq!((notes.strict(), notes.next_note(12, 10)), (true, Some(Os)));
+        notes.note_done(Os, 12);
+        assert_eq!((notes.strict(), notes.named()), (false, Os));
     }
 
     #[test]
