@@ -41,7 +41,6 @@ pub(super) struct Isr {
     proposals: Vec<Proposal>,
     flight: Flight,
     retry_at: Millis,
-    attempts: u64,
 }
 
 impl Isr {
@@ -52,14 +51,13 @@ impl Isr {
             proposals: Vec::new(),
             flight: Flight::None,
             retry_at: 0,
-            attempts: 0,
         }
     }
 
     /// A newer image. If the partition's epoch moved, whatever was in flight has either committed into it or never will.
     pub(super) fn applied(&mut self, view: &PartitionView) {
         if view.partition_epoch > self.partition_epoch {
-            *self = Self { attempts: self.attempts, ..Self::committed_in(view) };
+            *self = Self::committed_in(view);
             return;
         }
         // A member registered anew: the controller refuses the old registration for ever (KIP-903).
@@ -102,17 +100,16 @@ impl Isr {
         self.proposals.iter().find(|p| p.doubtful).map(|p| p.members.clone())
     }
 
-    /// Puts a proposal in flight; returns the number of the attempt.
-    pub(super) fn propose(&mut self, members: Members) -> u64 {
+    /// Puts a proposal in flight. `attempt` never named another one of this replica, of an earlier leadership neither:
+    /// a late answer must not be taken for this one's.
+    pub(super) fn propose(&mut self, attempt: u64, members: Members) {
         let known = self.proposals.iter().position(|p| p.members == members);
         let proposal = match known {
             Some(at) => self.proposals.remove(at),
             None => Proposal { members, doubtful: false },
         };
         self.proposals.push(proposal);
-        self.attempts += 1;
-        self.flight = Flight::Sent(self.attempts);
-        self.attempts
+        self.flight = Flight::Sent(attempt);
     }
 
     /// The fate of an attempt. Only a definite refusal of a proposal without an open attempt takes it back.

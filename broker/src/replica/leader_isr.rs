@@ -15,14 +15,15 @@ use protocol::ids::{BrokerId, Millis};
 
 impl Leadership {
     /// Proposes a change of the ISR if one is due and none is under way.
-    pub(super) fn review_isr(&mut self, base: &Base, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn review_isr(&mut self, base: &mut Base, now: Now, effects: &mut Vec<Effect>) {
         // The controller takes no proposal of a broker that is on its way out; whoever leads next looks again.
         let heard = self.view.members.get(&base.id.me).is_some_and(|m| m.active);
         if !heard || !self.isr.ready(now.at) {
             return;
         }
         let Some(new_isr) = self.wanted_change(base, now.at).or_else(|| self.isr.doubtful()) else { return };
-        let attempt = self.isr.propose(new_isr.clone());
+        let attempt = base.next_isr_attempt();
+        self.isr.propose(attempt, new_isr.clone());
         effects.push(Effect::AlterPartition {
             attempt,
             leader_epoch: self.epoch(),

@@ -70,12 +70,19 @@ struct Base {
     log: OwnLog,
     high_watermark: HighWatermark,
     subscriptions_made: u32,
+    /// Counted over leaderships, so that the answer to an attempt of a former one is nobody's.
+    isr_attempts: u64,
 }
 
 impl Base {
     fn next_subscription(&mut self) -> SubscriptionId {
         self.subscriptions_made += 1;
         SubscriptionId((u64::from(self.id.slot) << 32) | u64::from(self.subscriptions_made))
+    }
+
+    fn next_isr_attempt(&mut self) -> u64 {
+        self.isr_attempts += 1;
+        self.isr_attempts
     }
 
     fn moved(&self) -> Effect {
@@ -154,7 +161,7 @@ impl Replica {
         let high_watermark = HighWatermark::recovered(checkpoint, facts.start, facts.end);
         let log = OwnLog::recovered(facts);
         Self {
-            base: Base { id, log, high_watermark, subscriptions_made: 0 },
+            base: Base { id, log, high_watermark, subscriptions_made: 0, isr_attempts: 0 },
             role: Role::Idle,
             outstanding: None,
             barred: None,

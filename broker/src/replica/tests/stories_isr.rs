@@ -231,3 +231,20 @@ fn an_answer_to_a_change_of_before_is_ignored() {
     assert_eq!(rig.step(Input::IsrResult { attempt: 1, outcome: IsrOutcome::Unknown }), []);
     assert_eq!(rig.replica.describe(rig.now).isr_state, "committed");
 }
+
+#[test]
+fn a_late_refusal_of_an_earlier_leaderships_attempt_takes_nothing_back() {
+    let mut rig = two_of_three();
+    let (earlier, _) = proposed(&rig.subscribe(THREE, 1, 10, Some(1))).expect("a growth in the first leadership");
+    let epochs = (LeaderEpoch(2), PartitionEpoch(2));
+    rig.assign(PartitionView { isr: [ME, TWO].into(), leader_epoch: epochs.0, partition_epoch: epochs.1, ..view() });
+    rig.subscribe(TWO, 2, 10, Some(1));
+    let (now, _) = proposed(&rig.subscribe(THREE, 2, 10, Some(1))).expect("a growth in the second leadership");
+    let outcome = IsrOutcome::Refused(ErrorCode::FencedLeaderEpoch);
+    rig.step(Input::IsrResult { attempt: earlier, outcome });
+    rig.produce(Acks::All, 1);
+    rig.flushed(11);
+    assert_eq!(written(&rig.acked(TWO, 2, 11)), [], "the change of this leadership may be committed by now");
+    let answered = rig.step(Input::IsrResult { attempt: now, outcome });
+    assert_eq!(written(&answered), [(2, 10)], "its own refusal takes it back");
+}
