@@ -14,6 +14,7 @@ pub mod checkpoints;
 pub mod clock;
 pub mod config;
 pub mod controller_queue;
+pub mod disk_room;
 pub mod evidence;
 pub mod fatal;
 pub mod flush_pool;

@@ -83,11 +83,16 @@ pub const FETCH_PARTITIONS_MAX: usize = 10_000;
 pub const FETCH_WAIT_MS_MAX: u64 = 30_000;
 /// Bytes of one fetch answer, one batch excepted: with the largest batch it fits the message limit.
 pub const FETCH_BYTES_MAX: usize = 16 << 20;
-/// Free bytes below which produce is refused: room for every segment's reserve and for metadata, before the disk is full.
+/// Free bytes below which records are refused, produced or replicated; twice as many take them again. Room for what is
+/// under way, and for metadata, before the disk is full.
 pub const DISK_FLOOR_BYTES: u64 = 128 << 20;
-/// Time between looks at the free space, ms: at 1 GB/s a disk loses eight times the floor's part of it; preallocation
-/// catches what this misses.
+/// Bytes kept back in a file of the data directory for notes, states of logs and names, which must find room on a disk that
+/// another program has filled: some 8,000 partitions' first states.
+pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
+/// Time between looks at the free space, ms; in between no more is taken than the last one found above the floor.
 pub const DISK_CHECK_MS: u64 = 1_000;
+/// Pause before registry notes that found no room on disk are written again, ms: as often as the free space is looked at.
+pub const NOTE_RETRY_MS: u64 = 1_000;
 /// Time between questions for the voters, ms: a replaced controller is found before its predecessor is missed.
 pub const VOTERS_REFRESH_MS: u64 = 5_000;
 /// Batches of checkpoints waiting to be written at most: one per shard, with room; what does not fit is written next time.

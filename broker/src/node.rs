@@ -19,7 +19,7 @@ use protocol::timers::Timers;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::checkpoints::CheckpointWriter;
 use crate::config::Config;
 use crate::controller_queue::ControllerQueue;
+use crate::disk_room::DiskRoom;
 use crate::fatal::Halt;
 use crate::flush_pool::FlushPool;
 use crate::handlers::Context;
@@ -232,19 +233,19 @@ struct Shared {
     controllers: Controllers,
     lease: LeaseCell,
     shards: Shards,
-    disk_full: Arc<AtomicBool>,
+    disk: Arc<DiskRoom>,
     stop: CancellationToken,
     stop_asked: CancellationToken,
 }
 
 impl Shared {
-    fn new(config: &Config, dialer: &Dialer, senders: Vec<ShardSender>) -> Self {
+    fn new(config: &Config, dialer: &Dialer, senders: Vec<ShardSender>, disk: Arc<DiskRoom>) -> Self {
         Self {
             images: Arc::default(),
             controllers: Controllers::new(config.controllers.clone(), dialer.clone()),
             lease: LeaseCell::default(),
             shards: Shards::new(senders),
-            disk_full: Arc::default(),
+            disk,
             stop: CancellationToken::new(),
             stop_asked: CancellationToken::new(),
         }
@@ -255,9 +256,9 @@ impl Build {
     fn run(self, render: Render) -> Result<RunningBroker, StartError> {
         let (senders, queues): (Vec<ShardSender>, Vec<ShardQueues>) =
             (0..self.config.shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(&self.config, &self.dialer, senders);
         let Self { config, sockets, halt, opening, dialer } = self;
-        let Opening { data, registry, recovered, evidence, checkpoints } = opening;
+        let Opening { data, registry, recovered, evidence, disk, checkpoints } = opening;
+        let shared = Shared::new(&config, &dialer, senders, disk);
         let (flush_pool, mut threads) = FlushPool::start().map_err(StartError::build("flush threads"))?;
         let (notes, note_thread) =
             NoteWriter::start(registry, halt.clone()).map_err(StartError::build("registry thread"))?;
@@ -287,7 +288,7 @@ impl Build {
             dialer: dialer.clone(),
             checkpoints: checkpoints.clone(),
             slots: slots.clone(),
-            disk_full: shared.disk_full.clone(),
+            disk: shared.disk.clone(),
             halt: halt.clone(),
         });
         let (reporter, health) = tonic_health::server::health_reporter();

@@ -1,13 +1,16 @@
 //! The writer of the partition registry: a thread that takes notes from every shard, makes as many as wait durable with
 //! one sync, and tells the shards.
 //!
-//! Invariant: a shard hears of a note only when it is durable. A failed write or sync stops the process.
+//! Invariant: a shard hears of a note only when it is durable. A failed write or sync stops the process; notes that find no
+//! room on disk wait for it, and with them everything that they must precede.
 
+use log::LogError;
 use log::registry::{Event, PartitionKey, Policy, Registry};
 use protocol::ids::TopicPartition;
 use protocol::metadata::configs::FlushPolicy;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::fatal::{Fatal, Halt};
 use crate::limits;
@@ -63,9 +66,7 @@ fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
     let _guard = crate::fatal::AbortOnPanic;
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
-        batch.extend(queue.try_iter().take(limits::NOTES_PER_SYNC - 1));
-        let events: Vec<_> = batch.iter().map(event).collect();
-        if let Err(error) = registry.record(&events) {
+        if let Err(error) = record(&mut registry, &mut batch, queue) {
             return halt.halt(&Fatal::Disk(format!("partition registry: {error}")));
         }
         for order in batch {
@@ -76,6 +77,26 @@ fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
     }
     if let Err(error) = registry.close() {
         halt.halt(&Fatal::Disk(format!("closing the partition registry: {error}")));
+    }
+}
+
+/// Makes the orders and all that wait behind them durable, as soon as there is room. Events of an attempt that found no
+/// room half way fold to the same once more. A process that stops meanwhile does so with the error, and so without its
+/// clean-shutdown marker.
+fn record(registry: &mut Registry, batch: &mut Vec<Order>, queue: &Receiver<Order>) -> Result<(), LogError> {
+    loop {
+        batch.extend(queue.try_iter().take(limits::NOTES_PER_SYNC.saturating_sub(batch.len())));
+        let events: Vec<_> = batch.iter().map(event).collect();
+        let error = match registry.record(&events) {
+            Err(error @ LogError::DiskFull { .. }) => error,
+            other => return other,
+        };
+        tracing::warn!(%error, notes = events.len(), "no room for registry notes: they wait");
+        match queue.recv_timeout(Duration::from_millis(limits::NOTE_RETRY_MS)) {
+            Ok(order) => batch.push(order),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(error),
+        }
     }
 }
 
@@ -112,5 +133,83 @@ pub fn noted_policy(policy: Policy) -> FlushPolicy {
         Policy::Sync => FlushPolicy::Sync,
         Policy::Interval => FlushPolicy::Interval,
         Policy::Os => FlushPolicy::Os,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use log::data_dir::{DataDir, Expected, Identity, Role};
+    use log::storage::Storage;
+    use log::storage::memory::{Call, Fault, MemStorage, Op};
+    use parking_lot::Mutex;
+    use protocol::ids::TopicId;
+    use std::path::Path;
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    type Fatals = Arc<Mutex<Vec<Fatal>>>;
+
+    fn start(disk: &MemStorage) -> (NoteWriter, JoinHandle<()>, Fatals, DataDir) {
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let (root, expected) = (Path::new("/data"), Expected { cluster_id: None, node_id: 1, role: Role::Broker });
+        let identity = Identity { cluster_id: Uuid::nil(), node_id: 1, role: Role::Broker, directory: Uuid::nil() };
+        DataDir::format(&storage, root, &identity).expect("an empty disk");
+        let data = DataDir::open(storage, root, &expected).expect("formatted");
+        let registry = Registry::open(data.storage(), &data.registry_dir()).expect("a new registry");
+        let fatals = Fatals::default();
+        let told = fatals.clone();
+        let halt = Halt::with(move |fatal| told.lock().push(fatal.clone()));
+        let (notes, thread) = NoteWriter::start(registry, halt).expect("threads start");
+        (notes, thread, fatals, data)
+    }
+
+    /// Nothing finds room; the channel hears of every attempt.
+    fn fill(disk: &MemStorage) -> Receiver<()> {
+        let (attempt, attempts) = channel();
+        let attempt = Mutex::new(attempt);
+        disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+            if !matches!(call.op, Op::Write | Op::Preallocate) {
+                return None;
+            }
+            attempt.lock().send(()).ok();
+            Some(Fault::Fail(std::io::ErrorKind::StorageFull.into()))
+        })));
+        attempts
+    }
+
+    fn at() -> TopicPartition {
+        TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: 0 }
+    }
+
+    #[test]
+    fn notes_without_room_wait_for_it() {
+        let disk = MemStorage::new();
+        let (notes, thread, fatals, data) = start(&disk);
+        let (shard, mut queues) = ShardSender::new();
+        let attempts = fill(&disk);
+        notes.write(at(), Note::Directory, shard);
+        attempts.recv().expect("it tries");
+        assert!(queues.control.try_recv().is_err(), "nothing is durable");
+        disk.set_hook(None);
+        let told = queues.control.blocking_recv();
+        assert!(matches!(told, Some(Control::Noted { note: Note::Directory, .. })), "{told:?}");
+        drop(notes);
+        thread.join().expect("it ends with its senders");
+        assert_eq!(*fatals.lock(), []);
+        let registry = Registry::open(data.storage(), &data.registry_dir()).expect("whole");
+        assert!(registry.get(&key(at())).is_some_and(|entry| entry.dir_created));
+    }
+
+    #[test]
+    fn a_stop_with_notes_that_found_no_room_is_no_clean_one() {
+        let disk = MemStorage::new();
+        let (notes, thread, fatals, _data) = start(&disk);
+        let attempts = fill(&disk);
+        notes.removed(at());
+        attempts.recv().expect("it tries");
+        drop(notes);
+        thread.join().expect("it ends with its senders");
+        assert!(matches!(fatals.lock().as_slice(), [Fatal::Disk(_)]));
     }
 }

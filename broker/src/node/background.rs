@@ -11,7 +11,6 @@ use protocol::rpc::pb::admin::v1::DescribeQuorumRequest;
 use protocol::timers::Timers;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot, watch};
@@ -22,6 +21,7 @@ use tonic_health::server::HealthReporter;
 
 use super::{Shared, StartError};
 use crate::controller_queue::{ControllerQueueEnd, ControllerSender};
+use crate::disk_room::Look;
 use crate::evidence::Evidence;
 use crate::fatal::Halt;
 use crate::http::{self, Readiness, Render};
@@ -132,7 +132,8 @@ async fn send_to_controller(
     sender.run(queue).await;
 }
 
-/// Below the floor produce is refused; reads, deletes and retention go on. Above twice the floor it is taken again.
+/// Below the floor records are refused, produced or replicated; reads, deletes and retention go on. Above twice the floor
+/// they are taken again.
 async fn watch_disk(data: Arc<DataDir>, shared: Shared) {
     let mut tick = tokio::time::interval(Duration::from_millis(limits::DISK_CHECK_MS));
     loop {
@@ -147,12 +148,9 @@ async fn watch_disk(data: Arc<DataDir>, shared: Shared) {
                 continue;
             }
         };
-        let was_full = shared.disk_full.load(Ordering::Relaxed);
-        let floor = if was_full { 2 * limits::DISK_FLOOR_BYTES } else { limits::DISK_FLOOR_BYTES };
-        let full = free < floor;
-        if full != was_full {
+        let Look { full, changed, floor } = shared.disk.look(free);
+        if changed {
             tracing::warn!(free, floor, full, "disk-full mode changes");
-            shared.disk_full.store(full, Ordering::Relaxed);
         }
         ::metrics::gauge!(metrics::DISK_FULL).set(if full { 1.0 } else { 0.0 });
     }

@@ -6,6 +6,7 @@
 use log::data_dir::{DataDir, Expected, Role};
 use log::registry::Registry;
 use log::storage::Storage;
+use log::storage::reserve::{Reserve, ReservedStorage};
 use protocol::ids::TopicPartition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use std::sync::Arc;
 use super::StartError;
 use crate::checkpoints::{Checkpoints, NoCheckpoints, SledCheckpoints};
 use crate::config::Config;
+use crate::disk_room::DiskRoom;
 use crate::evidence::Evidence;
+use crate::limits::DISK_RESERVE_BYTES;
 use crate::partition::Opened;
 use crate::recovery::{recover, take_evidence};
 
@@ -23,12 +26,15 @@ pub(super) struct Opening {
     pub(super) registry: Registry,
     pub(super) recovered: BTreeMap<TopicPartition, Opened>,
     pub(super) evidence: Arc<Evidence>,
+    pub(super) disk: Arc<DiskRoom>,
     pub(super) checkpoints: Box<dyn Checkpoints>,
 }
 
 impl Opening {
     pub(super) fn open(config: &Config, storage: Arc<dyn Storage>) -> Result<Self, StartError> {
         let expected = Expected { cluster_id: None, node_id: config.node_id.0, role: Role::Broker };
+        let reserve = Reserve::new(storage.clone(), config.data_dir.join("reserve"), DISK_RESERVE_BYTES);
+        let storage = Arc::new(ReservedStorage::new(storage, reserve.clone()));
         let data = DataDir::open(storage, &config.data_dir, &expected)?;
         let checkpoints = open_checkpoints(&data);
         let mut evidence = take_evidence(&data)?;
@@ -47,6 +53,7 @@ impl Opening {
             registry,
             recovered: recovered.partitions,
             evidence: Arc::new(evidence),
+            disk: DiskRoom::new(reserve),
             checkpoints,
         })
     }

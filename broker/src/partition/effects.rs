@@ -26,7 +26,14 @@ impl Partition {
             Effect::Truncate { to, keep_aside } => self.truncate(to, keep_aside).map(Some),
             Effect::Reset { start, keep_aside } => self.reset(start, keep_aside).map(Some),
             Effect::AdvanceStart { to } => {
-                self.log.drop_head(to).map_err(|e| self.disk("drop of the head", &e))?;
+                match self.log.drop_head(to) {
+                    Ok(_) => {}
+                    // Nothing has changed; retention and the leader's positions ask again.
+                    Err(LogError::DiskFull { .. }) => {
+                        tracing::warn!(partition = %self.at, to, "no room to drop the head")
+                    }
+                    Err(error) => return Err(self.disk("drop of the head", &error)),
+                }
                 Ok(Some(Input::StartAdvanced { start: self.log.start_offset() }))
             }
             other => {
@@ -131,8 +138,12 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         out: &mut dyn Outside,
     ) -> Result<Input, Fatal> {
-        if let AppendSource::Produce(_) = source {
-            self.stamp_hand(base, leader_epoch);
+        match source {
+            AppendSource::Produce(_) => self.stamp_hand(base, leader_epoch),
+            AppendSource::Push if !out.has_room() => {
+                return Ok(Input::AppendFailed { end: self.log.end_offset() });
+            }
+            AppendSource::Push => {}
         }
         if self.directory == DirectoryNote::Unknown {
             self.directory = DirectoryNote::UnderWay;

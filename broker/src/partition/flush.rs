@@ -15,6 +15,8 @@ use crate::replica::lease::Now;
 pub(super) struct FlushState {
     wanted: Option<(u64, u64)>,
     under_way: Option<u64>,
+    /// The last one found no room to note what it had synced: nothing is tried before [`Partition::retry_flush`].
+    no_room: bool,
 }
 
 impl FlushState {
@@ -32,7 +34,7 @@ impl FlushState {
 impl Partition {
     /// Starts the wanted flush unless one is under way.
     pub(super) fn start_flush(&mut self, now: Now, out: &mut dyn Outside) {
-        if self.flush.under_way.is_some() || self.flush.wanted.is_none() {
+        if self.flush.no_room || self.flush.under_way.is_some() || self.flush.wanted.is_none() {
             return;
         }
         self.flush.wanted = None;
@@ -60,6 +62,11 @@ impl Partition {
         }
     }
 
+    /// A flush that found no room may be tried again; true if there was one. Call every so often, then settle.
+    pub fn retry_flush(&mut self) -> bool {
+        std::mem::take(&mut self.flush.no_room)
+    }
+
     /// A flush ended.
     pub fn flushed(&mut self, outcome: Result<Flushed, LogError>, now: Now, out: &mut dyn Outside) {
         if self.dead {
@@ -68,6 +75,12 @@ impl Partition {
         let generation = self.flush.under_way.take();
         let applied = outcome.and_then(|flushed| self.log.flushed(flushed));
         match (applied, generation) {
+            // Nothing was marked, and no sync failed. What waits for it waits on: a follower leaves the ISR by its lag.
+            (Err(LogError::DiskFull { .. }), _) => {
+                tracing::warn!(partition = %self.at, "no room to note what was synced");
+                self.flush.no_room = true;
+                self.flush.want(self.replica.generation(), self.log.end_offset());
+            }
             (Err(error), _) => {
                 let fatal = self.disk("sync", &error);
                 self.die(fatal, out);

@@ -66,6 +66,8 @@ pub trait Outside {
     fn may_push(&self, to: Subscription) -> bool;
     /// Batches or positions to a follower.
     fn push(&mut self, to: Subscription, push: PushOut);
+    /// Whether the disk has room for records that a leader pushes. Produced ones are refused before they come here.
+    fn has_room(&self) -> bool;
     /// Handshake or acknowledgement to a leader.
     fn to_leader(&mut self, at: TopicPartition, leader: BrokerId, message: ToLeader);
     /// Run this and bring the outcome to `Partition::flushed`.

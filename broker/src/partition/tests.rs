@@ -38,6 +38,7 @@ struct Queue {
     notes: Vec<Note>,
     proposals: Vec<IsrProposal>,
     fatal: Option<Fatal>,
+    disk_full: bool,
 }
 
 impl Outside for Queue {
@@ -52,6 +53,9 @@ impl Outside for Queue {
     }
     fn may_push(&self, _: Subscription) -> bool {
         true
+    }
+    fn has_room(&self) -> bool {
+        !self.disk_full
     }
     fn push(&mut self, to: Subscription, push: PushOut) {
         self.sent.push_back(Sent::Push(to, push));
@@ -230,9 +234,9 @@ impl Trio {
 
     fn turn(&mut self, id: BrokerId) -> bool {
         let out = std::mem::take(&mut self.nodes.get_mut(&id).expect("one of three").out);
-        let Queue { sent, replies, deletes, jobs, notes, proposals, fatal } = out;
+        let Queue { sent, replies, deletes, jobs, notes, proposals, fatal, disk_full } = out;
         let busy = !(sent.is_empty() && jobs.is_empty() && notes.is_empty() && proposals.is_empty());
-        let kept = Queue { replies, deletes, fatal, ..Queue::default() };
+        let kept = Queue { replies, deletes, fatal, disk_full, ..Queue::default() };
         self.nodes.get_mut(&id).expect("one of three").out = kept;
         for message in sent {
             self.deliver(id, message);
@@ -538,4 +542,75 @@ fn without_room_a_produce_is_refused_before_it_has_an_offset() {
     let end = trio.log(1).1;
     assert_eq!(trio.written(1) as u64, end, "what was not refused was written");
     trio.assert_equal(end);
+}
+
+#[test]
+fn a_follower_without_room_leaves_the_isr_and_comes_back_when_there_is_some() {
+    let mut trio = Trio::new();
+    trio.produce(1, "a", 1, Acks::All);
+    trio.settle();
+    trio.nodes.get_mut(&BrokerId(3)).expect("one of three").out.disk_full = true;
+    for _ in 0..3 {
+        trio.produce(1, "b", 1, Acks::All);
+        trio.settle();
+    }
+    assert_eq!(trio.log(3).1, 1, "nothing is half written");
+    assert_eq!(trio.written(1), 1, "a member of the ISR still counts");
+    for _ in 0..4 {
+        trio.wait(400);
+    }
+    assert!(!trio.view.isr.contains(&BrokerId(3)), "its lag takes it out");
+    assert_eq!(trio.written(1), 4, "and the others go on");
+    trio.nodes.get_mut(&BrokerId(3)).expect("one of three").out.disk_full = false;
+    trio.wait(crate::replica::limits::NO_ROOM_PAUSE_MS);
+    trio.wait(400);
+    assert!(trio.view.isr.contains(&BrokerId(3)));
+    trio.assert_equal(4);
+    assert!(trio.nodes.values().all(|node| node.out.fatal.is_none()));
+}
+
+#[test]
+fn without_room_heads_stay_and_deletes_are_refused_until_there_is_some() {
+    let mut trio = Trio::new();
+    for _ in 0..5 {
+        trio.produce(1, "a", 1, Acks::All);
+    }
+    trio.settle();
+    let full = |call: &Call<'_>| (call.op == Op::Create).then(|| Fault::Fail(std::io::ErrorKind::StorageFull.into()));
+    for node in trio.nodes.values() {
+        node.storage.set_hook(Some(Box::new(full)));
+    }
+    let delete = |id| Input::DeleteRecords { id: RequestId(id), before: Some(3) };
+    trio.with(1, |p, now, out| p.step(delete(100), now, out));
+    trio.settle();
+    assert_eq!(trio.nodes[&BrokerId(1)].out.deletes, [Err(ErrorCode::DiskFull)]);
+    assert!(ids().iter().all(|id| trio.log(id.0).0 == 0));
+    trio.nodes[&BrokerId(1)].storage.set_hook(None);
+    trio.with(1, |p, now, out| p.step(delete(101), now, out));
+    trio.settle();
+    assert_eq!(trio.nodes[&BrokerId(1)].out.deletes.last(), Some(&Ok(3)));
+    assert_eq!((trio.log(1).0, trio.log(2).0), (3, 0), "a follower without room keeps its head");
+    trio.nodes.values().for_each(|node| node.storage.set_hook(None));
+    trio.produce(1, "b", 1, Acks::All);
+    trio.settle();
+    assert!(ids().iter().all(|id| trio.log(id.0).0 == 3), "the next word of the leader drops it");
+    assert!(trio.nodes.values().all(|node| node.out.fatal.is_none()));
+}
+
+#[test]
+fn a_first_sync_that_cannot_be_noted_for_want_of_room_is_done_when_there_is_some() {
+    let mut trio = Trio::new();
+    let full = |call: &Call<'_>| {
+        let state = call.path.to_string_lossy().ends_with("state.tmp");
+        (state && call.op == Op::Create).then(|| Fault::Fail(std::io::ErrorKind::StorageFull.into()))
+    };
+    trio.nodes[&BrokerId(1)].storage.set_hook(Some(Box::new(full)));
+    trio.produce(1, "a", 1, Acks::All);
+    trio.settle();
+    assert_eq!((trio.written(1), trio.nodes[&BrokerId(1)].out.fatal.is_none()), (0, true));
+    trio.nodes[&BrokerId(1)].storage.set_hook(None);
+    assert!(trio.with(1, |p, _, _| p.retry_flush()));
+    trio.settle();
+    assert_eq!(trio.written(1), 1);
+    trio.assert_equal(1);
 }

@@ -175,7 +175,7 @@ pub enum Input {
         /// Effective end: batches that straddle the cut went whole.
         end: u64,
     },
-    /// `AdvanceStart` is durable.
+    /// `AdvanceStart` is durable; or there was no room to note it, and the start is what it was.
     StartAdvanced {
         /// First offset now.
         start: u64,

@@ -93,7 +93,7 @@ impl Base {
     fn advance_start(&self, to: u64, delete: Option<RequestId>, effects: &mut Vec<Effect>) -> Option<LogOp> {
         (to > self.log.start).then(|| {
             effects.push(Effect::AdvanceStart { to });
-            LogOp::AdvanceStart { delete }
+            LogOp::AdvanceStart { to, delete }
         })
     }
 }
@@ -123,6 +123,7 @@ enum LogOp {
     /// A reset of an empty log, so that the push it ends in can be appended.
     Realign(Box<Pushed>),
     AdvanceStart {
+        to: u64,
         delete: Option<RequestId>,
     },
 }
@@ -371,12 +372,13 @@ impl Replica {
                 base.log.cut(true, start, end);
                 self.outstanding = following.realigned(*push, base, now, effects);
             }
-            (LogOp::AdvanceStart { delete }, Input::StartAdvanced { start }, _) => {
+            (LogOp::AdvanceStart { to, delete }, Input::StartAdvanced { start }, _) => {
                 base.log.start_advanced(start);
                 base.high_watermark.advance(base.log.start);
                 effects.push(base.moved());
                 if let Some(id) = delete {
-                    effects.push(Effect::DeleteReply { id, outcome: Ok(base.log.start) });
+                    let outcome = if start < to { Err(ErrorCode::DiskFull) } else { Ok(base.log.start) };
+                    effects.push(Effect::DeleteReply { id, outcome });
                 }
             }
             _ => effects.push(Effect::Fatal(FatalReason::Invariant("the result does not fit the log operation"))),

@@ -51,6 +51,9 @@ impl Shard {
 
     fn mark_idle(&mut self) {
         for (at, partition) in &mut self.partitions {
+            if partition.retry_flush() {
+                self.world.touched.insert(*at);
+            }
             let end = partition.log().end_offset();
             if self.housekeeping.ends.insert(*at, end) == Some(end) {
                 partition.idle(&mut self.world);

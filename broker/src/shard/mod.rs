@@ -32,7 +32,7 @@ pub struct ShardSender {
 /// The shard's end of its queues.
 #[derive(Debug)]
 pub struct ShardQueues {
-    control: mpsc::UnboundedReceiver<Control>,
+    pub(crate) control: mpsc::UnboundedReceiver<Control>,
     requests: mpsc::Receiver<Request>,
 }
 

@@ -8,7 +8,7 @@ use protocol::rpc::channel::Dialer;
 use protocol::rpc::pb::data::v1 as data;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::leaders::Leaders;
@@ -18,6 +18,7 @@ use super::{ShardQueues, ShardSender, Shards};
 use crate::checkpoints::CheckpointWriter;
 use crate::clock;
 use crate::controller_queue::ControllerQueue;
+use crate::disk_room::DiskRoom;
 use crate::fatal::Halt;
 use crate::flush_pool::FlushPool;
 use crate::lease_cell::LeaseCell;
@@ -27,6 +28,7 @@ use crate::metadata::reconcile::Local;
 use crate::notes::NoteWriter;
 use crate::partition::outside::Outside;
 use crate::partition::{Opened, Partition};
+use crate::replica::RoleName;
 use crate::replica::effect::ProduceOutcome;
 use crate::replica::input::{self, Input};
 use crate::replica::lease::Now;
@@ -64,8 +66,8 @@ pub struct ShardParts {
     pub checkpoints: CheckpointWriter,
     /// Numbers replicas of this process.
     pub slots: Arc<AtomicU32>,
-    /// The disk has no room for more records.
-    pub disk_full: Arc<AtomicBool>,
+    /// Whether the disk has room for more records.
+    pub disk: Arc<DiskRoom>,
     /// The end of the road.
     pub halt: Halt,
 }
@@ -93,7 +95,6 @@ pub struct Shard {
     pub(super) dialer: Dialer,
     pub(super) checkpoints: CheckpointWriter,
     pub(super) slots: Arc<AtomicU32>,
-    disk_full: Arc<AtomicBool>,
     pub(super) housekeeping: super::housekeeping::Housekeeping,
     stopped: bool,
 }
@@ -110,6 +111,7 @@ impl Shard {
             flush_pool: parts.flush_pool,
             notes: parts.notes,
             controller: parts.controller,
+            disk: parts.disk,
             halt: parts.halt,
         });
         Self {
@@ -130,7 +132,6 @@ impl Shard {
             dialer: parts.dialer,
             checkpoints: parts.checkpoints,
             slots: parts.slots,
-            disk_full: parts.disk_full,
             housekeeping: super::housekeeping::Housekeeping::new(parts.index, clock::now()),
             stopped: false,
         }
@@ -273,7 +274,8 @@ impl Shard {
             let outcome = ProduceOutcome::Refused(self.absent(at).code);
             return self.world.reply(at, id, outcome, NOTHING_HERE);
         };
-        if self.disk_full.load(Ordering::Relaxed) {
+        let leads = matches!(partition.replica().role(), RoleName::Leader(_));
+        if leads && !self.world.disk.take(bytes) {
             let state = partition.replica().wire_state();
             return self.world.reply(at, id, ProduceOutcome::Refused(ErrorCode::DiskFull), state);
         }

@@ -132,6 +132,9 @@ impl Shard {
         if spans.is_empty() {
             return;
         }
+        if !self.world.disk.take(push.batches.len()) {
+            tracing::debug!(partition = %at, %leader, "no room for a pushed batch");
+        }
         let input = Input::Pushed(Pushed {
             subscription,
             leader_epoch: LeaderEpoch(push.leader_epoch),

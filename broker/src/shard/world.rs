@@ -19,6 +19,7 @@ use super::ShardSender;
 use super::leaders::Leaders;
 use super::message::ProduceReply;
 use crate::controller_queue::ControllerQueue;
+use crate::disk_room::DiskRoom;
 use crate::fatal::{Fatal, Halt};
 use crate::flush_pool::FlushPool;
 use crate::lease_cell::LeaseCell;
@@ -57,6 +58,7 @@ pub(super) struct World {
     pub(super) flush_pool: FlushPool,
     pub(super) notes: NoteWriter,
     pub(super) controller: ControllerQueue,
+    pub(super) disk: Arc<DiskRoom>,
     pub(super) halt: Halt,
     pub(super) metrics: ShardMetrics,
 }
@@ -71,6 +73,7 @@ pub(super) struct WorldParts {
     pub(super) flush_pool: FlushPool,
     pub(super) notes: NoteWriter,
     pub(super) controller: ControllerQueue,
+    pub(super) disk: Arc<DiskRoom>,
     pub(super) halt: Halt,
 }
 
@@ -92,6 +95,7 @@ impl World {
             flush_pool: parts.flush_pool,
             notes: parts.notes,
             controller: parts.controller,
+            disk: parts.disk,
             halt: parts.halt,
             metrics: ShardMetrics::default(),
         }
@@ -218,6 +222,10 @@ impl Outside for World {
         let base_offset = push.base;
         let batches = push.batches;
         stream.push(wire::Push { subscription, leader_epoch, base_offset, high_watermark, log_start, batches });
+    }
+
+    fn has_room(&self) -> bool {
+        self.disk.has_room()
     }
 
     fn to_leader(&mut self, at: TopicPartition, leader: BrokerId, message: ToLeader) {

@@ -67,6 +67,9 @@ impl Outside for World {
     fn may_push(&self, _: Subscription) -> bool {
         self.credit > 0
     }
+    fn has_room(&self) -> bool {
+        true
+    }
     fn push(&mut self, _: Subscription, push: PushOut) {
         if !push.batches.is_empty() {
             self.credit = self.credit.saturating_sub(1);

@@ -43,6 +43,10 @@ impl Outside for Outbox {
         true
     }
 
+    fn has_room(&self) -> bool {
+        true
+    }
+
     fn push(&mut self, to: Subscription, push: PushOut) {
         self.out.push(Out::Push(to, push));
     }
