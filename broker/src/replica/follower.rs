@@ -7,7 +7,7 @@
 use super::effect::{AppendSource, Effect, FatalReason, ToLeader};
 use super::input::{FollowerAck, Pushed, Subscribe, SubscriptionId};
 use super::lease::Now;
-use super::limits::{NO_ROOM_PAUSE_MS, RESUBSCRIBE_PAUSE_MS};
+use super::limits::{NO_ROOM_PAUSE_MS, RESUBSCRIBE_PAUSE_MS, RESUBSCRIBE_PAUSE_MS_MAX};
 use super::view::PartitionView;
 use super::{Base, LogOp};
 use log::epochs::EpochEnd;
@@ -32,12 +32,14 @@ pub(super) struct Following {
     pub(super) view: PartitionView,
     pub(super) leader: BrokerId,
     link: Link,
+    /// Subscriptions in a row that came to nothing.
+    failures: u32,
 }
 
 impl Following {
     /// Begins to follow: the first subscription goes out at once.
     pub(super) fn begin(view: PartitionView, leader: BrokerId, base: &mut Base, effects: &mut Vec<Effect>) -> Self {
-        let mut following = Self { view, leader, link: Link::Cutting };
+        let mut following = Self { view, leader, link: Link::Cutting, failures: 0 };
         following.ask(base, effects);
         following
     }
@@ -81,7 +83,15 @@ impl Following {
 
     /// Something does not fit: let go of the subscription and ask again after a pause.
     fn give_up(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        self.pause(RESUBSCRIBE_PAUSE_MS, now, effects);
+        let pause = self.failed();
+        self.pause(pause, now, effects);
+    }
+
+    /// Another subscription came to nothing: how long to wait before the next.
+    fn failed(&mut self) -> Millis {
+        let pause = RESUBSCRIBE_PAUSE_MS.saturating_mul(1_u64.checked_shl(self.failures).unwrap_or(u64::MAX));
+        self.failures = self.failures.saturating_add(1);
+        pause.min(RESUBSCRIBE_PAUSE_MS_MAX)
     }
 
     fn pause(&mut self, ms: Millis, now: Now, effects: &mut Vec<Effect>) {
@@ -138,7 +148,7 @@ impl Following {
 
     pub(super) fn refused(&mut self, subscription: SubscriptionId, now: Now) {
         if self.subscription() == Some(subscription) {
-            self.link = Link::Pausing(now.at.saturating_add(RESUBSCRIBE_PAUSE_MS));
+            self.link = Link::Pausing(now.at.saturating_add(self.failed()));
         }
     }
 
@@ -273,6 +283,7 @@ impl Following {
     /// The push is in the log: say so, and take over what it said of the leader. Returns a head drop to make.
     pub(super) fn appended(&mut self, push: &Pushed, base: &mut Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
         base.log.appended(&push.batches);
+        self.failures = 0;
         self.acknowledge(base, effects);
         learn(push.high_watermark, push.log_start, base, effects)
     }

@@ -2,9 +2,13 @@
 
 use protocol::ids::Millis;
 
-/// Pause before a follower asks again after a refusal or a protocol violation, ms: long enough for the other side's
-/// image to catch up, short against `replica.lag.max`.
+/// First pause before a follower asks again after a refusal or a protocol violation, ms: long enough for the other side's
+/// image to catch up, short against `replica.lag.max`. It doubles with each that follows.
 pub const RESUBSCRIBE_PAUSE_MS: Millis = 50;
+
+/// Longest such pause, ms: a thousand refused partitions cost their leader a thousand messages a second, and one that is
+/// taken again is back well within `replica.lag.max`.
+pub const RESUBSCRIBE_PAUSE_MS_MAX: Millis = 1_000;
 
 /// Pause before a follower without room on disk asks again, ms: every attempt has the leader send what cannot be kept.
 pub const NO_ROOM_PAUSE_MS: Millis = 1_000;

@@ -4,6 +4,7 @@
 //! Never: decides whether a follower counts (that is `replica`). Invariant: nothing of a stream is read before its hello
 //! matched this cluster, this broker, and a registration in the image.
 
+use parking_lot::Mutex;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BrokerEpoch, BrokerId, TopicPartition};
 use protocol::metadata::image::MetadataImage;
@@ -16,6 +17,7 @@ use tonic::Streaming;
 
 use super::outbox::{MergedAdvances, Outbox};
 use crate::limits;
+use crate::replica::input::SubscriptionId;
 use crate::shard::Shards;
 use crate::shard::message::{FollowerEvent, Request};
 
@@ -31,6 +33,8 @@ pub struct FollowerStream {
     /// What will be sent.
     pub outbox: Arc<Outbox<MergedAdvances>>,
     credit: AtomicI64,
+    /// Subscriptions that shards have ended, for the reader to forget. Bounded by the open ones.
+    ended: Mutex<Vec<SubscriptionId>>,
 }
 
 impl FollowerStream {
@@ -38,7 +42,24 @@ impl FollowerStream {
     #[must_use]
     pub fn new(id: u64, broker: BrokerId, broker_epoch: BrokerEpoch, credit: u64) -> Self {
         let credit = i64::try_from(credit.min(limits::CREDIT_BYTES_MAX)).unwrap_or(0);
-        Self { id, broker, broker_epoch, outbox: Arc::default(), credit: AtomicI64::new(credit) }
+        Self {
+            id,
+            broker,
+            broker_epoch,
+            outbox: Arc::default(),
+            credit: AtomicI64::new(credit),
+            ended: Mutex::default(),
+        }
+    }
+
+    /// A shard has ended this subscription.
+    pub fn ended(&self, subscription: SubscriptionId) {
+        self.ended.lock().push(subscription);
+    }
+
+    /// Subscriptions ended since the last call.
+    pub fn take_ended(&self) -> Vec<SubscriptionId> {
+        std::mem::take(&mut *self.ended.lock())
     }
 
     /// Whether another push may leave. The last one may overdraw.
@@ -124,6 +145,9 @@ impl FollowerReader {
     }
 
     async fn take(&mut self, message: wire::FollowerMessage) -> Result<(), ApiError> {
+        for subscription in self.stream.take_ended() {
+            self.subscriptions.remove(&subscription.0);
+        }
         match message.message {
             Some(Message::Subscribe(subscribe)) => self.subscribe(subscribe).await,
             Some(Message::Unsubscribe(gone)) => {

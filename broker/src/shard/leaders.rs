@@ -130,6 +130,13 @@ impl Leaders {
         self.unsubscribe(leader, subscription);
     }
 
+    /// The leader's answer to the handshake has ended this subscription: it knows already.
+    pub(super) fn ended(&mut self, leader: BrokerId, subscription: SubscriptionId) {
+        if let Some(entry) = self.leaders.get_mut(&leader) {
+            entry.open.remove(&subscription);
+        }
+    }
+
     /// Whose subscription this is; None once it was given up.
     pub(super) fn subscriber(&self, leader: BrokerId, subscription: SubscriptionId) -> Option<TopicPartition> {
         self.leaders.get(&leader)?.open.get(&subscription).copied()
@@ -196,5 +203,19 @@ mod tests {
         assert_eq!(leaders.subscriber(leader, SubscriptionId(4)), Some(at(2)), "it waits for the next stream");
         leaders.drop_idle();
         assert_eq!(leaders.leaders.len(), 1);
+    }
+
+    #[test]
+    fn a_subscription_that_its_handshake_ended_is_forgotten() {
+        let mut leaders = Leaders::default();
+        let at = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(1)), partition: 0 };
+        let (leader, stream) = (BrokerId(2), Arc::default());
+        for number in 0..1_000 {
+            leaders.send(at, leader, ToLeader::Subscribe(subscribe(number)));
+            leaders.up(leader, Arc::clone(&stream));
+            leaders.ended(leader, SubscriptionId(number));
+        }
+        assert_eq!(leaders.leaders[&leader].open.len(), 0);
+        assert!(leaders.down(leader, &stream).is_empty(), "nothing is lost that was over before");
     }
 }

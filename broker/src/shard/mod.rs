@@ -5,6 +5,7 @@
 //! inside a turn. Invariant: a partition belongs to exactly one shard, by its id alone.
 
 mod fetch;
+mod followers;
 mod housekeeping;
 mod images;
 mod leaders;

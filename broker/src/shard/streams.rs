@@ -26,7 +26,7 @@ impl Shard {
         match event {
             FollowerEvent::Subscribe { at, message } => self.subscribe(stream, at, &message),
             FollowerEvent::Unsubscribe(number) => {
-                if let Some(to) = self.world.subscription(stream.id, SubscriptionId(number)) {
+                if let Some(to) = self.world.followers.subscription(stream.id, SubscriptionId(number)) {
                     self.unsubscribed(to);
                 }
             }
@@ -37,7 +37,7 @@ impl Shard {
             }
             FollowerEvent::Credit => self.world.touch_followed_on(stream.id),
             FollowerEvent::Closed => {
-                for to in self.world.subscriptions_on(stream.id) {
+                for to in self.world.followers.subscriptions_on(stream.id).collect::<Vec<_>>() {
                     self.unsubscribed(to);
                 }
             }
@@ -47,7 +47,7 @@ impl Shard {
     fn subscribe(&mut self, stream: &Arc<FollowerStream>, at: TopicPartition, message: &wire::Subscribe) {
         let number = SubscriptionId(message.subscription);
         let to = Subscription { at, follower: stream.broker, number };
-        self.world.follow(to, stream.clone());
+        self.world.followers.follow(to, stream.clone());
         let subscribe = Subscribe {
             follower: stream.broker,
             broker_epoch: stream.broker_epoch,
@@ -64,17 +64,16 @@ impl Shard {
             // A follower may know a newer image than this broker: it asks again.
             let code = if code == ErrorCode::UnknownTopic { ErrorCode::UnknownLeaderEpoch } else { code };
             self.world.to_follower(to, ToFollower::Refused(code));
-            self.world.unfollow(to);
         }
     }
 
     fn unsubscribed(&mut self, to: Subscription) {
         self.step(to.at, Input::Unsubscribed { follower: to.follower, subscription: to.number });
-        self.world.unfollow(to);
+        self.world.followers.unfollow(to);
     }
 
     fn acknowledged(&mut self, stream: &FollowerStream, ack: &wire::Ack) {
-        let Some(to) = self.world.subscription(stream.id, SubscriptionId(ack.subscription)) else { return };
+        let Some(to) = self.world.followers.subscription(stream.id, SubscriptionId(ack.subscription)) else { return };
         let ack = FollowerAck {
             follower: stream.broker,
             broker_epoch: stream.broker_epoch,
@@ -113,9 +112,12 @@ impl Shard {
             }
             Message::Welcome(_) => return,
         };
-        if let Some(at) = self.world.leaders.subscriber(leader, SubscriptionId(number)) {
-            self.step(at, input);
+        let number = SubscriptionId(number);
+        let Some(at) = self.world.leaders.subscriber(leader, number) else { return };
+        if matches!(input, Input::Refused { .. } | Input::Diverged { .. } | Input::BeginAt { .. }) {
+            self.world.leaders.ended(leader, number);
         }
+        self.step(at, input);
     }
 
     fn pushed(&mut self, leader: BrokerId, push: wire::Push) {
@@ -126,7 +128,7 @@ impl Shard {
         let Some((spans, hand)) = checked(&push.batches) else {
             tracing::error!(partition = %at, %leader, base = push.base_offset, "a pushed batch is corrupt: subscribing anew");
             self.world.leaders.drop_subscription(leader, subscription);
-            self.step(at, Input::StreamLost { subscription });
+            self.step(at, Input::Refused { subscription, code: ErrorCode::CorruptMessage });
             return;
         };
         if spans.is_empty() {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{Notify, oneshot};
 
 use super::ShardSender;
+use super::followers::Followers;
 use super::leaders::Leaders;
 use super::message::ProduceReply;
 use crate::controller_queue::ControllerQueue;
@@ -28,10 +29,9 @@ use crate::notes::NoteWriter;
 use crate::partition::note::Note;
 use crate::partition::outside::{IsrProposal, Outside, PushOut, Subscription};
 use crate::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
-use crate::replica::input::{RequestId, SubscriptionId};
+use crate::replica::input::RequestId;
 use crate::replica::lease::{Guard, Lease};
 use crate::replica::read::WireState;
-use crate::replication::leader::FollowerStream;
 
 /// An open request.
 #[derive(Debug)]
@@ -49,8 +49,7 @@ pub(super) struct World {
     pub(super) lease: LeaseCell,
     pub(super) open: BTreeMap<RequestId, Open>,
     next_request: u64,
-    pub(super) followers: BTreeMap<Subscription, Arc<FollowerStream>>,
-    on_stream: BTreeMap<(u64, SubscriptionId), Subscription>,
+    pub(super) followers: Followers,
     pub(super) leaders: Leaders,
     pub(super) waiters: BTreeMap<TopicPartition, Vec<Weak<Notify>>>,
     pub(super) checkpoints: BTreeMap<TopicPartition, u64>,
@@ -86,8 +85,7 @@ impl World {
             lease: parts.lease,
             open: BTreeMap::new(),
             next_request: 0,
-            followers: BTreeMap::new(),
-            on_stream: BTreeMap::new(),
+            followers: Followers::default(),
             leaders: parts.leaders,
             waiters: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
@@ -109,36 +107,9 @@ impl World {
         id
     }
 
-    /// A follower's subscription lives on this stream.
-    pub(super) fn follow(&mut self, to: Subscription, stream: Arc<FollowerStream>) {
-        self.on_stream.insert((stream.id, to.number), to);
-        if let Some(former) = self.followers.insert(to, stream) {
-            let id = former.id;
-            if self.followers.get(&to).is_some_and(|now| now.id != id) {
-                self.on_stream.remove(&(id, to.number));
-            }
-        }
-    }
-
-    pub(super) fn unfollow(&mut self, to: Subscription) {
-        if let Some(stream) = self.followers.remove(&to) {
-            self.on_stream.remove(&(stream.id, to.number));
-        }
-    }
-
-    pub(super) fn subscription(&self, stream: u64, number: SubscriptionId) -> Option<Subscription> {
-        self.on_stream.get(&(stream, number)).copied()
-    }
-
-    pub(super) fn subscriptions_on(&self, stream: u64) -> Vec<Subscription> {
-        let all = (stream, SubscriptionId(0))..=(stream, SubscriptionId(u64::MAX));
-        self.on_stream.range(all).map(|(_, to)| *to).collect()
-    }
-
     /// Credit came back: whatever is fed on this stream may have more to send.
     pub(super) fn touch_followed_on(&mut self, stream: u64) {
-        let all = (stream, SubscriptionId(0))..=(stream, SubscriptionId(u64::MAX));
-        self.touched.extend(self.on_stream.range(all).map(|(_, to)| to.at));
+        self.touched.extend(self.followers.subscriptions_on(stream).map(|to| to.at));
     }
 
     /// What every data answer carries.
@@ -202,16 +173,15 @@ impl Outside for World {
     }
 
     fn to_follower(&mut self, to: Subscription, message: ToFollower) {
-        let Some(stream) = self.followers.get(&to) else { return };
-        stream.send(wire_handshake(to.number.0, message));
+        self.followers.answer(to, message);
     }
 
     fn may_push(&self, to: Subscription) -> bool {
-        self.followers.get(&to).is_some_and(|stream| stream.has_credit())
+        self.followers.stream(&to).is_some_and(|stream| stream.has_credit())
     }
 
     fn push(&mut self, to: Subscription, push: PushOut) {
-        let Some(stream) = self.followers.get(&to) else { return };
+        let Some(stream) = self.followers.stream(&to) else { return };
         let high_watermark = known_or_minus_one(push.high_watermark);
         let (subscription, leader_epoch, log_start) = (to.number.0, push.leader_epoch.0, push.log_start);
         if push.batches.is_empty() {
@@ -261,7 +231,7 @@ impl Outside for World {
     }
 }
 
-fn wire_handshake(subscription: u64, message: ToFollower) -> leader_message::Message {
+pub(super) fn wire_handshake(subscription: u64, message: ToFollower) -> leader_message::Message {
     use leader_message::Message;
     match message {
         ToFollower::Started { leader_epoch, from, high_watermark, log_start } => Message::Started(wire::Started {

@@ -2,7 +2,7 @@
 
 use super::super::effect::{Effect, FatalReason, ToLeader};
 use super::super::input::{FollowerAck, Input, Pushed, Subscribe, SubscriptionId};
-use super::super::limits::{NO_ROOM_PAUSE_MS, RESUBSCRIBE_PAUSE_MS};
+use super::super::limits::{NO_ROOM_PAUSE_MS, RESUBSCRIBE_PAUSE_MS, RESUBSCRIBE_PAUSE_MS_MAX};
 use super::super::view::PartitionView;
 use super::super::{LogFacts, RoleName};
 use super::harness::*;
@@ -264,4 +264,30 @@ fn without_its_own_registration_in_the_image_a_replica_is_idle() {
     let (mut rig, subscription) = copying();
     let effects = rig.step(Input::Withdraw);
     assert_eq!(effects, [Effect::ToLeader { leader: TWO, message: ToLeader::Unsubscribe(subscription) }]);
+}
+
+#[test]
+fn refusals_in_a_row_are_asked_ever_more_rarely_until_a_push_is_taken() {
+    let (mut rig, asked) = follow(LogFacts::empty(), 0, true);
+    let (mut subscription, mut pauses) = (asked.subscription, Vec::new());
+    let refuse = |rig: &mut Rig, subscription| {
+        rig.step(Input::Refused { subscription, code: ErrorCode::NotLeader });
+        let mut waited = 0;
+        loop {
+            waited += 50;
+            if let Some(again) = subscribed(&rig.wait(50)) {
+                return (waited, again.subscription);
+            }
+        }
+    };
+    for _ in 0..70 {
+        let (waited, again) = refuse(&mut rig, subscription);
+        pauses.push(waited);
+        subscription = again;
+    }
+    assert_eq!(pauses[..6], [50, 100, 200, 400, 800, RESUBSCRIBE_PAUSE_MS_MAX]);
+    assert!(pauses[5..].iter().all(|pause| *pause == RESUBSCRIBE_PAUSE_MS_MAX), "bounded");
+    start(&mut rig, subscription);
+    rig.push(subscription, &[(0, 4, 5)], 0);
+    assert_eq!(refuse(&mut rig, subscription).0, RESUBSCRIBE_PAUSE_MS, "it works again");
 }
