@@ -1,5 +1,6 @@
 //! Fetch: ask each partition's shard, and if there is too little, wait for news of any of them until the deadline.
 
+use bytes::Bytes;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::rpc::convert::{maybe_epoch, topic_id_bytes};
 use protocol::rpc::pb::data::v1 as data;
@@ -8,9 +9,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::{Context, gone};
+use super::{Context, check_leaving, gone};
 use crate::limits;
-use crate::replica::lease::Guard;
 use crate::shard::message::{Read, Request};
 
 /// Answers a fetch.
@@ -30,9 +30,15 @@ pub async fn fetch(context: &Context, request: data::FetchRequest) -> Result<dat
         let mut partitions = once(context, &request, &news).await?;
         let bytes: usize = partitions.iter().map(|p| p.batches.len()).sum();
         let failed = partitions.iter().any(|p| p.error.is_some());
-        let enough = bytes >= usize::try_from(request.min_bytes).unwrap_or(usize::MAX).max(1);
+        // An answer that is as long as it may get has nothing to wait for.
+        let enough = bytes >= enough_bytes(&request).min(room(&request));
         if enough || failed || count == 0 || Instant::now() >= deadline {
-            partitions.iter_mut().for_each(|p| check_leaving(context, p));
+            let now = context.lease.now();
+            partitions.iter_mut().for_each(|p| {
+                if check_leaving(&now, &mut p.state, &mut p.error) {
+                    p.batches = Bytes::new();
+                }
+            });
             return Ok(data::FetchResponse { partitions });
         }
         // A wake-up that came while we read is kept by `Notify`.
@@ -45,14 +51,24 @@ async fn once(
     request: &data::FetchRequest,
     news: &Arc<Notify>,
 ) -> Result<Vec<data::FetchedPartition>, ApiError> {
-    let mut room = usize::try_from(request.max_bytes).unwrap_or(usize::MAX).clamp(1, limits::FETCH_BYTES_MAX);
+    let (mut room, enough) = (room(request), enough_bytes(request));
     let mut answers = Vec::with_capacity(request.partitions.len());
     for wanted in &request.partitions {
-        let answer = if room == 0 { empty(wanted) } else { one(context, wanted, room, news).await };
+        let answer = if room == 0 { empty(wanted) } else { one(context, wanted, (room, enough), news).await };
         room = room.saturating_sub(answer.batches.len());
         answers.push(answer);
     }
     Ok(answers)
+}
+
+/// Bytes of the whole answer at most, one batch excepted.
+fn room(request: &data::FetchRequest) -> usize {
+    usize::try_from(request.max_bytes).unwrap_or(usize::MAX).clamp(1, limits::FETCH_BYTES_MAX)
+}
+
+/// Bytes of the whole answer below which it waits.
+fn enough_bytes(request: &data::FetchRequest) -> usize {
+    usize::try_from(request.min_bytes).unwrap_or(usize::MAX).max(1)
 }
 
 fn empty(wanted: &data::FetchPartition) -> data::FetchedPartition {
@@ -62,10 +78,10 @@ fn empty(wanted: &data::FetchPartition) -> data::FetchedPartition {
 async fn one(
     context: &Context,
     wanted: &data::FetchPartition,
-    room: usize,
+    (room, enough_bytes): (usize, usize),
     news: &Arc<Notify>,
 ) -> data::FetchedPartition {
-    match read(context, wanted, room, news).await {
+    match read(context, wanted, (room, enough_bytes), news).await {
         Ok(answer) => answer,
         Err(error) => data::FetchedPartition { error: Some(error.into()), ..empty(wanted) },
     }
@@ -74,7 +90,7 @@ async fn one(
 async fn read(
     context: &Context,
     wanted: &data::FetchPartition,
-    room: usize,
+    (room, enough_bytes): (usize, usize),
     news: &Arc<Notify>,
 ) -> Result<data::FetchedPartition, ApiError> {
     let leader_epoch = maybe_epoch("leader_epoch", wanted.leader_epoch)?;
@@ -87,6 +103,7 @@ async fn read(
         max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(usize::MAX).min(room),
         leader_epoch,
         last_fetched_epoch,
+        enough_bytes,
         waiter: Arc::downgrade(news),
         reply,
     };
@@ -94,18 +111,4 @@ async fn read(
     let mut answer = answer.await.map_err(|_| gone())?;
     answer.topic_id = topic_id_bytes(at.topic);
     Ok(answer)
-}
-
-/// The lease is checked when the answer leaves, not when it was read.
-fn check_leaving(context: &Context, answer: &mut data::FetchedPartition) {
-    let now = context.lease.now();
-    let Some(state) = &mut answer.state else { return };
-    if answer.error.is_some() || now.permits(Guard::Lease) {
-        return;
-    }
-    state.unleased = true;
-    if !now.permits(Guard::Grace) {
-        answer.batches = bytes::Bytes::new();
-        answer.error = Some(ApiError::new(ErrorCode::LeaseExpired, "this broker's lease has run out").into());
-    }
 }

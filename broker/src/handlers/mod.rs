@@ -10,6 +10,8 @@ use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BrokerId, TopicPartition};
 use protocol::metadata::image::MetadataImage;
 use protocol::rpc::convert::{topic_id, uuid};
+use protocol::rpc::pb::common::v1 as common;
+use protocol::rpc::pb::data::v1::DataState;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -18,6 +20,7 @@ use uuid::Uuid;
 use crate::lease_cell::LeaseCell;
 use crate::limits;
 use crate::metadata::follower::Images;
+use crate::replica::lease::{Guard, Now};
 use crate::shard::Shards;
 
 /// What handlers need. Cheap to clone.
@@ -100,4 +103,50 @@ fn exists(image: &MetadataImage, at: TopicPartition) -> Result<(), ApiError> {
 /// A shard that ended before it answered.
 fn gone() -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "this broker is stopping")
+}
+
+/// The lease is checked when an answer leaves, not when it was read: past the lease it is flagged, past the grace refused.
+/// True: it was refused now, and nothing but the error may go out.
+fn check_leaving(now: &Now, state: &mut Option<DataState>, error: &mut Option<common::Error>) -> bool {
+    let Some(state) = state else { return false };
+    if error.is_some() || now.permits(Guard::Lease) {
+        return false;
+    }
+    state.unleased = true;
+    if now.permits(Guard::Grace) {
+        return false;
+    }
+    *error = Some(ApiError::new(ErrorCode::LeaseExpired, "this broker's lease has run out").into());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::lease::Lease;
+
+    #[test]
+    fn an_answer_that_was_read_under_the_lease_is_judged_again_when_it_leaves() {
+        let lease = Lease { valid_until: 400, grace_until: 1_000 };
+        for (at, unleased, refused) in
+            [(399, false, false), (400, true, false), (999, true, false), (1_000, true, true)]
+        {
+            let (mut state, mut error) = (Some(DataState::default()), None);
+            assert_eq!(check_leaving(&Now { at, lease }, &mut state, &mut error), refused, "at {at}");
+            assert_eq!(state.map(|s| s.unleased), Some(unleased), "at {at}");
+            assert_eq!(
+                error.map(|e| ErrorCode::from_wire(e.code)),
+                refused.then_some(ErrorCode::LeaseExpired),
+                "at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_leaves_as_it_is() {
+        let refusal = ApiError::new(ErrorCode::NotLeader, "elsewhere").into();
+        let (mut state, mut error) = (Some(DataState::default()), Some(refusal));
+        assert!(!check_leaving(&Now { at: 9, lease: Lease::NONE }, &mut state, &mut error));
+        assert_eq!(error.map(|e| ErrorCode::from_wire(e.code)), Some(ErrorCode::NotLeader));
+    }
 }

@@ -6,8 +6,9 @@ use protocol::rpc::pb::data::v1 as data;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use super::{Context, gone};
+use super::{Context, check_leaving, gone};
 use crate::limits;
+use crate::replica::lease::Now;
 use crate::shard::message::{DeleteRecords, ListOffset, Request};
 
 /// Answers a list-offsets request; errors stand beside their partitions.
@@ -32,7 +33,16 @@ pub async fn list(context: &Context, request: data::ListOffsetsRequest) -> Resul
         });
         partitions.push(answer);
     }
+    // Other partitions were asked meanwhile: each offset is what a leader said that may no longer lead.
+    let now = context.lease.now();
+    partitions.iter_mut().for_each(|answer| leave(&now, answer));
     Ok(data::ListOffsetsResponse { partitions })
+}
+
+fn leave(now: &Now, answer: &mut data::ListedOffset) {
+    if check_leaving(now, &mut answer.state, &mut answer.error) {
+        (answer.offset, answer.timestamp_ms) = (-1, -1);
+    }
 }
 
 async fn list_one(context: &Context, wanted: data::ListOffsetsPartition) -> Result<data::ListedOffset, ApiError> {
@@ -84,4 +94,25 @@ pub async fn describe(context: &Context, request: data::DescribeReplicaRequest) 
         node_id: context.me.0,
         ..Default::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::lease::Lease;
+
+    #[test]
+    fn an_offset_does_not_leave_after_the_lease_and_its_grace() {
+        let listed = || data::ListedOffset { offset: 7, state: Some(data::DataState::default()), ..Default::default() };
+        let lease = Lease { valid_until: 400, grace_until: 1_000 };
+        let at = |at| {
+            let mut answer = listed();
+            leave(&Now { at, lease }, &mut answer);
+            let state = answer.state.expect("it stays");
+            (answer.offset, state.unleased, answer.error.map(|e| ErrorCode::from_wire(e.code)))
+        };
+        assert_eq!(at(399), (7, false, None));
+        assert_eq!(at(400), (7, true, None));
+        assert_eq!(at(1_000), (-1, true, Some(ErrorCode::LeaseExpired)));
+    }
 }

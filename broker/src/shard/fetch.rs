@@ -8,7 +8,6 @@ use protocol::rpc::pb::data::v1 as data;
 use super::message::{DeleteRecords, ListOffset, Read};
 use super::run::Shard;
 use super::world::{Open, refusal};
-use crate::limits;
 use crate::partition::OffsetQuestion;
 use crate::replica::RoleName;
 use crate::replica::input::Input;
@@ -55,9 +54,9 @@ impl Shard {
         };
         match outcome {
             Ok(bytes) => {
-                // Less than was asked for may be too little: the reader is told when there is more.
-                if bytes.len() < read.max_bytes {
-                    self.wait_for_more(&read);
+                // Whoever has too little with this is told of anything new: more records, or another leader.
+                if bytes.len() < read.enough_bytes {
+                    self.world.waiters.add(at, &read.waiter);
                 }
                 self.world.metrics.fetched(bytes.len());
                 answer.batches = bytes;
@@ -65,16 +64,6 @@ impl Shard {
             Err(error) => answer.error = Some(error.into()),
         }
         read.reply.send(answer).ok();
-    }
-
-    fn wait_for_more(&mut self, read: &Read) {
-        let waiters = self.world.waiters.entry(read.at).or_default();
-        if waiters.len() >= limits::WAITERS_PER_PARTITION {
-            waiters.retain(|w| w.strong_count() > 0);
-        }
-        if waiters.len() < limits::WAITERS_PER_PARTITION && read.waiter.strong_count() > 0 {
-            waiters.push(read.waiter.clone());
-        }
     }
 
     pub(super) fn list_offset(&mut self, list: ListOffset) {

@@ -61,7 +61,7 @@ impl Shard {
                     partition.configure(config);
                 }
                 self.step(at, Input::Assign(view));
-                self.world.wake(at);
+                self.world.waiters.wake(at);
             }
             Op::Park(at) => {
                 self.withdraw(at);
@@ -109,7 +109,7 @@ impl Shard {
 
     fn withdraw(&mut self, at: TopicPartition) {
         self.step(at, Input::Withdraw);
-        self.world.wake(at);
+        self.world.waiters.wake(at);
     }
 
     /// Ends the partition here; its files are closed and nobody holds them.

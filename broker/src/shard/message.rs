@@ -154,7 +154,9 @@ pub struct Read {
     pub leader_epoch: Option<LeaderEpoch>,
     /// Epoch of the last record the client has: divergence is reported.
     pub last_fetched_epoch: Option<LeaderEpoch>,
-    /// Woken when there may be more; kept only if nothing could be read.
+    /// The reader does not wait once it has so many bytes of this partition alone.
+    pub enough_bytes: usize,
+    /// Woken when there may be more; kept only if there was not enough.
     pub waiter: Weak<Notify>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<data::FetchedPartition>,

@@ -12,6 +12,7 @@ mod leaders;
 pub mod message;
 mod run;
 mod streams;
+mod waiters;
 mod world;
 
 use protocol::ids::TopicPartition;

@@ -12,13 +12,14 @@ use protocol::rpc::pb::common::v1 as common;
 use protocol::rpc::pb::data::v1 as data;
 use protocol::rpc::pb::replication::v1::{self as wire, leader_message};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Weak};
-use tokio::sync::{Notify, oneshot};
+use std::sync::Arc;
+use tokio::sync::oneshot;
 
 use super::ShardSender;
 use super::followers::Followers;
 use super::leaders::Leaders;
 use super::message::ProduceReply;
+use super::waiters::Waiters;
 use crate::controller_queue::ControllerQueue;
 use crate::disk_room::DiskRoom;
 use crate::fatal::{Fatal, Halt};
@@ -51,7 +52,7 @@ pub(super) struct World {
     next_request: u64,
     pub(super) followers: Followers,
     pub(super) leaders: Leaders,
-    pub(super) waiters: BTreeMap<TopicPartition, Vec<Weak<Notify>>>,
+    pub(super) waiters: Waiters,
     pub(super) checkpoints: BTreeMap<TopicPartition, u64>,
     pub(super) touched: BTreeSet<TopicPartition>,
     pub(super) flush_pool: FlushPool,
@@ -87,7 +88,7 @@ impl World {
             next_request: 0,
             followers: Followers::default(),
             leaders: parts.leaders,
-            waiters: BTreeMap::new(),
+            waiters: Waiters::default(),
             checkpoints: BTreeMap::new(),
             touched: BTreeSet::new(),
             flush_pool: parts.flush_pool,
@@ -126,15 +127,6 @@ impl World {
     /// A refusal with the leader's address where that helps.
     pub(super) fn refusal(&self, at: TopicPartition, code: ErrorCode) -> common::Error {
         refusal(&self.image, at, code).into()
-    }
-
-    /// Wakes everybody who waits for news of the partition.
-    pub(super) fn wake(&mut self, at: TopicPartition) {
-        for waiter in self.waiters.remove(&at).into_iter().flatten() {
-            if let Some(waiter) = waiter.upgrade() {
-                waiter.notify_one();
-            }
-        }
     }
 }
 
@@ -223,7 +215,7 @@ impl Outside for World {
     fn moved(&mut self, at: TopicPartition, high_watermark: u64, _log_start: u64) {
         self.checkpoints.insert(at, high_watermark);
         self.touched.insert(at);
-        self.wake(at);
+        self.waiters.wake(at);
     }
 
     fn fatal(&mut self, fatal: Fatal) {
