@@ -45,8 +45,8 @@ impl ControllerQueue {
     /// Asks for a change; the result comes to the shard. Bounded by the number of partitions.
     pub fn alter(&self, proposal: IsrProposal, shard: &ShardSender) {
         if let Err(mpsc::error::SendError((proposal, shard))) = self.proposals.send((proposal, shard.clone())) {
-            let (at, attempt) = (proposal.at, proposal.attempt);
-            shard.control(Control::Isr { at, attempt, outcome: IsrOutcome::Unknown });
+            let (life, attempt) = (proposal.life, proposal.attempt);
+            shard.control(Control::Isr { life, attempt, outcome: IsrOutcome::Unknown });
         }
     }
 
@@ -105,8 +105,8 @@ impl ControllerSender {
                 }
             };
             for (proposal, shard) in batch.drain(..) {
-                let outcome = outcomes.get(&proposal.at).copied().unwrap_or(IsrOutcome::Unknown);
-                shard.control(Control::Isr { at: proposal.at, attempt: proposal.attempt, outcome });
+                let outcome = outcomes.get(&proposal.life.at).copied().unwrap_or(IsrOutcome::Unknown);
+                shard.control(Control::Isr { life: proposal.life, attempt: proposal.attempt, outcome });
             }
         }
     }
@@ -118,8 +118,8 @@ impl ControllerSender {
 
     fn alter_request(&self, batch: &[Proposal]) -> wire::AlterPartitionsRequest {
         let partitions = batch.iter().map(|(proposal, _)| wire::AlterPartition {
-            topic_id: topic_id_bytes(proposal.at.topic),
-            partition: proposal.at.partition,
+            topic_id: topic_id_bytes(proposal.life.at.topic),
+            partition: proposal.life.at.partition,
             leader_epoch: proposal.leader_epoch.0,
             partition_epoch: proposal.partition_epoch.0,
             new_isr: proposal

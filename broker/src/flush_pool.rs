@@ -7,18 +7,18 @@
 
 use log::{FlushJob, make_durable};
 use parking_lot::{Condvar, Mutex};
-use protocol::ids::TopicPartition;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::limits;
+use crate::partition::outside::Life;
 use crate::shard::ShardSender;
 use crate::shard::message::Control;
 
 struct Job {
-    at: TopicPartition,
+    life: Life,
     job: FlushJob,
     shard: ShardSender,
 }
@@ -74,8 +74,8 @@ impl FlushPool {
     }
 
     /// Queues a job; its outcome comes to the shard.
-    pub fn submit(&self, at: TopicPartition, job: FlushJob, shard: ShardSender) {
-        self.queue.0.state.lock().jobs.push_back(Job { at, job, shard });
+    pub fn submit(&self, life: Life, job: FlushJob, shard: ShardSender) {
+        self.queue.0.state.lock().jobs.push_back(Job { life, job, shard });
         self.queue.0.news.notify_one();
     }
 }
@@ -103,12 +103,12 @@ fn work(queue: &Queue) {
     while let Some(batch) = take(queue) {
         let mut owners = Vec::with_capacity(batch.len());
         let mut jobs = Vec::with_capacity(batch.len());
-        for Job { at, job, shard } in batch {
-            owners.push((at, shard));
+        for Job { life, job, shard } in batch {
+            owners.push((life, shard));
             jobs.push(job);
         }
-        for ((at, shard), outcome) in owners.into_iter().zip(make_durable(jobs)) {
-            shard.control(Control::Flushed { at, outcome });
+        for ((life, shard), outcome) in owners.into_iter().zip(make_durable(jobs)) {
+            shard.control(Control::Flushed { life, outcome });
         }
     }
 }

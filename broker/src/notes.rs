@@ -15,11 +15,12 @@ use std::time::Duration;
 use crate::fatal::{Fatal, Halt};
 use crate::limits;
 use crate::partition::note::Note;
+use crate::partition::outside::Life;
 use crate::shard::ShardSender;
 use crate::shard::message::Control;
 
 enum Order {
-    Note(TopicPartition, Note, ShardSender),
+    Note(Life, Note, ShardSender),
     SetAside(TopicPartition),
     Removed(TopicPartition),
 }
@@ -42,8 +43,8 @@ impl NoteWriter {
     }
 
     /// Makes a note durable, then tells the shard. Bounded: a partition has one note of each kind under way.
-    pub fn write(&self, at: TopicPartition, note: Note, shard: ShardSender) {
-        self.send(Order::Note(at, note, shard));
+    pub fn write(&self, life: Life, note: Note, shard: ShardSender) {
+        self.send(Order::Note(life, note, shard));
     }
 
     /// The partition's directory was set aside: from now on it has none.
@@ -70,8 +71,8 @@ fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
             return halt.halt(&Fatal::Disk(format!("partition registry: {error}")));
         }
         for order in batch {
-            if let Order::Note(at, note, shard) = order {
-                shard.control(Control::Noted { at, note });
+            if let Order::Note(life, note, shard) = order {
+                shard.control(Control::Noted { life, note });
             }
         }
     }
@@ -102,8 +103,8 @@ fn record(registry: &mut Registry, batch: &mut Vec<Order>, queue: &Receiver<Orde
 
 fn event(order: &Order) -> (PartitionKey, Event) {
     let (at, event) = match order {
-        Order::Note(at, Note::Directory, _) => (at, Event::DirCreated),
-        Order::Note(at, Note::Policy(policy), _) => (at, Event::PolicyNoted(stored_policy(*policy))),
+        Order::Note(life, Note::Directory, _) => (&life.at, Event::DirCreated),
+        Order::Note(life, Note::Policy(policy), _) => (&life.at, Event::PolicyNoted(stored_policy(*policy))),
         Order::SetAside(at) => (at, Event::SetAside),
         Order::Removed(at) => (at, Event::Removed),
     };
@@ -188,7 +189,7 @@ mod tests {
         let (notes, thread, fatals, data) = start(&disk);
         let (shard, mut queues) = ShardSender::new();
         let attempts = fill(&disk);
-        notes.write(at(), Note::Directory, shard);
+        notes.write(Life { at: at(), slot: 1 }, Note::Directory, shard);
         attempts.recv().expect("it tries");
         assert!(queues.control.try_recv().is_err(), "nothing is durable");
         disk.set_hook(None);

@@ -95,7 +95,6 @@ impl FlushJob {
         if let Some((file, _)) = &self.active {
             file.sync()?;
         }
-        self.sync_directories()?;
         let mut outcome = Flushed {
             generation: self.generation,
             upto: self.upto,
@@ -106,7 +105,7 @@ impl FlushJob {
             marked,
             snapshot: self.snapshot.as_ref().map(|o| (o.base, o.end)),
         };
-        if !self.declare_not_empty()? {
+        if !self.names()? || !self.declare_not_empty()? {
             return Ok(outcome);
         }
         for (file, outline) in &self.frozen {
@@ -117,6 +116,16 @@ impl FlushJob {
         }
         outcome.void = !self.mark()?;
         Ok(outcome)
+    }
+
+    /// Syncs the names of new files. False: the generation is over, and after a clean close these names may be somebody
+    /// else's.
+    fn names(&self) -> Result<bool, LogError> {
+        let gate = self.shared.gate();
+        if gate.generation != self.generation {
+            return Ok(false);
+        }
+        self.sync_directories().map(|()| true)
     }
 
     fn sync_directories(&self) -> Result<(), LogError> {

@@ -46,7 +46,7 @@ impl Partition {
     fn run_outside(&mut self, effect: Effect, out: &mut dyn Outside) -> Result<(), Fatal> {
         match effect {
             Effect::Flush { generation, upto } => self.flush.want(generation, upto),
-            Effect::NotePolicy(policy) => out.note(self.at, Note::Policy(policy)),
+            Effect::NotePolicy(policy) => out.note(self.life(), Note::Policy(policy)),
             Effect::ToFollower { follower, subscription, message } => {
                 out.to_follower(Subscription { at: self.at, follower, number: subscription }, message);
             }
@@ -57,7 +57,7 @@ impl Partition {
             Effect::DeleteReply { id, outcome } => out.delete_reply(self.at, id, outcome, self.replica.wire_state()),
             Effect::Moved { high_watermark, log_start } => out.moved(self.at, high_watermark, log_start),
             Effect::AlterPartition { attempt, leader_epoch, partition_epoch, new_isr } => {
-                out.alter(IsrProposal { at: self.at, attempt, leader_epoch, partition_epoch, new_isr });
+                out.alter(IsrProposal { life: self.life(), attempt, leader_epoch, partition_epoch, new_isr });
             }
             Effect::ReportLogEnd(report) => out.report_log_end(self.at, report),
             Effect::Abdicate { leader_epoch, reason: Abdication::AppendFailedAfterForward } => {
@@ -147,7 +147,7 @@ impl Partition {
         }
         if self.directory == DirectoryNote::Unknown {
             self.directory = DirectoryNote::UnderWay;
-            out.note(self.at, Note::Directory);
+            out.note(self.life(), Note::Directory);
         }
         while let Some(batch) = self.hand.pop_front() {
             let Some(first) = base_of(&batch).filter(|first| *first < end) else { break };

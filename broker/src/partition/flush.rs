@@ -1,12 +1,13 @@
 //! Group commit of one partition: one flush under way, everything appended meanwhile goes with the next.
 //!
 //! Invariant: a completion is stepped with the replica's generation at the time its job was made, so a flush from before
-//! a cut never counts for bytes after it.
+//! a cut never counts for bytes after it, and only in the life of the partition that asked for it.
 
 use log::{Flushed, LogError};
 
 use super::Partition;
-use super::outside::Outside;
+use super::outside::{Life, Outside};
+use crate::fatal::Fatal;
 use crate::replica::input::Input;
 use crate::replica::lease::Now;
 
@@ -41,7 +42,7 @@ impl Partition {
         match self.log.flush_job() {
             Some(job) => {
                 self.flush.under_way = Some(self.replica.generation());
-                out.flush(self.at, job);
+                out.flush(self.life(), job);
             }
             // A cut or a head drop has synced it already: the replica waits for the word all the same.
             None => {
@@ -58,7 +59,7 @@ impl Partition {
         }
         if let Some(job) = self.log.idle_job() {
             self.flush.under_way = Some(self.replica.generation());
-            out.flush(self.at, job);
+            out.flush(self.life(), job);
         }
     }
 
@@ -68,9 +69,12 @@ impl Partition {
     }
 
     /// A flush ended.
-    pub fn flushed(&mut self, outcome: Result<Flushed, LogError>, now: Now, out: &mut dyn Outside) {
+    pub fn flushed(&mut self, life: Life, outcome: Result<Flushed, LogError>, now: Now, out: &mut dyn Outside) {
         if self.dead {
             return;
+        }
+        if life != self.life() {
+            return flushed_too_late(life, outcome, out);
         }
         let generation = self.flush.under_way.take();
         let applied = outcome.and_then(|flushed| self.log.flushed(flushed));
@@ -91,5 +95,14 @@ impl Partition {
             }
             (Ok(_), None) => {}
         }
+    }
+}
+
+/// A flush of a partition that was taken away meanwhile ended. Its log was closed with a sync of its own, which the disk
+/// may have told nothing of an error that this one was told: a failure counts.
+pub fn flushed_too_late(life: Life, outcome: Result<Flushed, LogError>, out: &mut dyn Outside) {
+    match outcome {
+        Ok(_) | Err(LogError::DiskFull { .. }) => {}
+        Err(error) => out.fatal(Fatal::Disk(format!("sync of {}, which was taken away: {error}", life.at))),
     }
 }

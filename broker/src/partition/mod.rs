@@ -5,7 +5,7 @@
 //! is answered or cut (that is `replica`), reads a clock, starts a thread.
 //! Invariant: an effect that touches the log is run inline and its result stepped before any other input; nothing is
 //! acknowledged before the registry durably knows that the directory exists, so that a directory that is missing
-//! later is seen as a loss and not as an empty log.
+//! later is seen as a loss and not as an empty log; a completion counts only in the life of the partition that asked.
 
 mod effects;
 mod flush;
@@ -28,13 +28,14 @@ use std::sync::Arc;
 
 use crate::fatal::Fatal;
 use crate::replica::effect::{Effect, ProduceOutcome, ToLeader};
-use crate::replica::input::{Input, Produce, RequestId};
+use crate::replica::input::{Input, IsrOutcome, Produce, RequestId};
 use crate::replica::{Identity, LogFacts, Now, Replica, RoleName};
 use flush::FlushState;
 use note::Note;
-use outside::Outside;
+use outside::{Life, Outside};
 use pump::Pumps;
 
+pub use flush::flushed_too_late;
 pub use read::{OffsetQuestion, end_of};
 
 /// What is needed to take a partition over from recovery (or to begin an empty one).
@@ -73,6 +74,7 @@ enum Held {
 #[derive(Debug)]
 pub struct Partition {
     at: TopicPartition,
+    slot: u32,
     log: Log,
     replica: Replica,
     /// Where tails that an unclean election overruled are kept.
@@ -104,6 +106,7 @@ impl Partition {
         let directory = if directory_noted { DirectoryNote::Durable } else { DirectoryNote::Unknown };
         Self {
             at,
+            slot,
             replica: Replica::new(Identity { at, me, broker_epoch, slot }, facts, high_watermark.unwrap_or(0)),
             log,
             data,
@@ -122,6 +125,12 @@ impl Partition {
     #[must_use]
     pub fn at(&self) -> TopicPartition {
         self.at
+    }
+
+    /// Which life of it: to be given back with whatever is answered later.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { at: self.at, slot: self.slot }
     }
 
     /// The replica, for questions.
@@ -217,8 +226,18 @@ impl Partition {
         out.fatal(fatal);
     }
 
-    /// A note is durable.
-    pub fn noted(&mut self, note: Note, now: Now, out: &mut dyn Outside) {
+    /// What became of a proposal. Of another life: nothing to this one.
+    pub fn isr_result(&mut self, life: Life, attempt: u64, outcome: IsrOutcome, now: Now, out: &mut dyn Outside) {
+        if life == self.life() {
+            self.step(Input::IsrResult { attempt, outcome }, now, out);
+        }
+    }
+
+    /// A note is durable. Of another life: nothing to this one, which notes for itself.
+    pub fn noted(&mut self, life: Life, note: Note, now: Now, out: &mut dyn Outside) {
+        if life != self.life() {
+            return;
+        }
         match note {
             Note::Policy(policy) => self.step(Input::PolicyNoted(policy), now, out),
             Note::Directory => {

@@ -28,11 +28,21 @@ pub struct PushOut {
     pub batches: Bytes,
 }
 
+/// One life of a partition in this process, from its opening to its end. Whatever is answered later names it, so that
+/// nothing done for a partition that was taken away counts for the one opened in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Life {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// As [`crate::replica::Identity::slot`].
+    pub slot: u32,
+}
+
 /// A change of the ISR to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsrProposal {
-    /// Which partition.
-    pub at: TopicPartition,
+    /// Whose; to give back with the result.
+    pub life: Life,
     /// To give back with the result.
     pub attempt: u64,
     /// Compare.
@@ -71,10 +81,10 @@ pub trait Outside {
     /// Handshake or acknowledgement to a leader.
     fn to_leader(&mut self, at: TopicPartition, leader: BrokerId, message: ToLeader);
     /// Run this and bring the outcome to `Partition::flushed`.
-    fn flush(&mut self, at: TopicPartition, job: FlushJob);
+    fn flush(&mut self, life: Life, job: FlushJob);
     /// Make this note durable and tell `Partition::noted`.
-    fn note(&mut self, at: TopicPartition, note: Note);
-    /// Ask the controller and bring the result as `Input::IsrResult`.
+    fn note(&mut self, life: Life, note: Note);
+    /// Ask the controller and bring the result to `Partition::isr_result`.
     fn alter(&mut self, proposal: IsrProposal);
     /// Tell the controller what this replica of a leaderless partition has.
     fn report_log_end(&mut self, at: TopicPartition, report: LogEndReport);

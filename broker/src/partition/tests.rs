@@ -34,8 +34,8 @@ struct Queue {
     sent: VecDeque<Sent>,
     replies: Vec<(RequestId, ProduceOutcome)>,
     deletes: Vec<Result<u64, ErrorCode>>,
-    jobs: Vec<FlushJob>,
-    notes: Vec<Note>,
+    jobs: Vec<(Life, FlushJob)>,
+    notes: Vec<(Life, Note)>,
     proposals: Vec<IsrProposal>,
     fatal: Option<Fatal>,
     disk_full: bool,
@@ -63,11 +63,11 @@ impl Outside for Queue {
     fn to_leader(&mut self, _: TopicPartition, leader: BrokerId, message: ToLeader) {
         self.sent.push_back(Sent::ToLeader(leader, message));
     }
-    fn flush(&mut self, _: TopicPartition, job: FlushJob) {
-        self.jobs.push(job);
+    fn flush(&mut self, life: Life, job: FlushJob) {
+        self.jobs.push((life, job));
     }
-    fn note(&mut self, _: TopicPartition, note: Note) {
-        self.notes.push(note);
+    fn note(&mut self, life: Life, note: Note) {
+        self.notes.push((life, note));
     }
     fn alter(&mut self, proposal: IsrProposal) {
         self.proposals.push(proposal);
@@ -241,17 +241,17 @@ impl Trio {
         for message in sent {
             self.deliver(id, message);
         }
-        for job in jobs {
+        for (life, job) in jobs {
             let outcome = job.run();
-            self.with(id.0, |p, now, out| p.flushed(outcome, now, out));
+            self.with(id.0, |p, now, out| p.flushed(life, outcome, now, out));
         }
-        for note in notes {
+        for (life, note) in notes {
             let node = self.nodes.get_mut(&id).expect("one of three");
             match note {
                 Note::Directory => node.directory = true,
                 Note::Policy(policy) => node.noted = Some(policy),
             }
-            self.with(id.0, |p, now, out| p.noted(note, now, out));
+            self.with(id.0, |p, now, out| p.noted(life, note, now, out));
         }
         for proposal in proposals {
             self.decide(id, proposal);
@@ -270,8 +270,8 @@ impl Trio {
         } else {
             IsrOutcome::Refused(ErrorCode::InvalidUpdateVersion)
         };
-        let attempt = proposal.attempt;
-        self.with(id.0, |p, now, out| p.step(Input::IsrResult { attempt, outcome }, now, out));
+        let (life, attempt) = (proposal.life, proposal.attempt);
+        self.with(id.0, |p, now, out| p.isr_result(life, attempt, outcome, now, out));
     }
 
     fn deliver(&mut self, from: BrokerId, message: Sent) {

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::metadata::feed::Change;
 use crate::partition::note::Note;
+use crate::partition::outside::Life;
 use crate::replica::input::{Acks, IsrOutcome};
 use crate::replication::follower::LeaderStream;
 use crate::replication::leader::FollowerStream;
@@ -37,21 +38,21 @@ pub enum Control {
     /// A flush ended.
     Flushed {
         /// Whose.
-        at: TopicPartition,
+        life: Life,
         /// How.
         outcome: Result<Flushed, LogError>,
     },
     /// A note in the registry is durable.
     Noted {
         /// Whose.
-        at: TopicPartition,
+        life: Life,
         /// What was noted.
         note: Note,
     },
     /// What became of an ISR change.
     Isr {
         /// Whose.
-        at: TopicPartition,
+        life: Life,
         /// Which attempt.
         attempt: u64,
         /// Its fate.

@@ -27,7 +27,7 @@ use crate::metadata::follower::Images;
 use crate::metadata::reconcile::Local;
 use crate::notes::NoteWriter;
 use crate::partition::outside::Outside;
-use crate::partition::{Opened, Partition};
+use crate::partition::{Opened, Partition, flushed_too_late};
 use crate::replica::RoleName;
 use crate::replica::effect::ProduceOutcome;
 use crate::replica::input::{self, Input};
@@ -205,20 +205,24 @@ impl Shard {
                 self.epoch = Some(epoch);
                 self.plan_everything();
             }
-            Control::Flushed { at, outcome } => {
-                if let Some(partition) = self.partitions.get_mut(&at) {
-                    partition.flushed(outcome, now, &mut self.world);
-                    self.world.touched.insert(at);
+            Control::Flushed { life, outcome } => match self.partitions.get_mut(&life.at) {
+                Some(partition) => {
+                    partition.flushed(life, outcome, now, &mut self.world);
+                    self.world.touched.insert(life.at);
+                }
+                None => flushed_too_late(life, outcome, &mut self.world),
+            },
+            Control::Noted { life, note } => {
+                if let Some(partition) = self.partitions.get_mut(&life.at) {
+                    partition.noted(life, note, now, &mut self.world);
+                    self.world.touched.insert(life.at);
                 }
             }
-            Control::Noted { at, note } => {
-                if let Some(partition) = self.partitions.get_mut(&at) {
-                    partition.noted(note, now, &mut self.world);
-                    self.world.touched.insert(at);
+            Control::Isr { life, attempt, outcome } => {
+                if let Some(partition) = self.partitions.get_mut(&life.at) {
+                    partition.isr_result(life, attempt, outcome, now, &mut self.world);
+                    self.world.touched.insert(life.at);
                 }
-            }
-            Control::Isr { at, attempt, outcome } => {
-                self.step(at, Input::IsrResult { attempt, outcome });
             }
             Control::ActiveControllerChanged => self.report_again(),
             Control::Stop { done } => {

@@ -28,7 +28,7 @@ use crate::lease_cell::LeaseCell;
 use crate::metrics::ShardMetrics;
 use crate::notes::NoteWriter;
 use crate::partition::note::Note;
-use crate::partition::outside::{IsrProposal, Outside, PushOut, Subscription};
+use crate::partition::outside::{IsrProposal, Life, Outside, PushOut, Subscription};
 use crate::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use crate::replica::input::RequestId;
 use crate::replica::lease::{Guard, Lease};
@@ -194,16 +194,16 @@ impl Outside for World {
         self.leaders.send(at, leader, message);
     }
 
-    fn flush(&mut self, at: TopicPartition, job: log::FlushJob) {
-        self.flush_pool.submit(at, job, self.shard.clone());
+    fn flush(&mut self, life: Life, job: log::FlushJob) {
+        self.flush_pool.submit(life, job, self.shard.clone());
     }
 
-    fn note(&mut self, at: TopicPartition, note: Note) {
-        self.notes.write(at, note, self.shard.clone());
+    fn note(&mut self, life: Life, note: Note) {
+        self.notes.write(life, note, self.shard.clone());
     }
 
     fn alter(&mut self, proposal: IsrProposal) {
-        let members = self.image.topics.partition(proposal.at).map_or(0, |p| p.isr.len());
+        let members = self.image.topics.partition(proposal.life.at).map_or(0, |p| p.isr.len());
         self.metrics.isr_change(proposal.new_isr.len() > members);
         self.controller.alter(proposal, &self.shard);
     }

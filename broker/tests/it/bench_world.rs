@@ -2,7 +2,7 @@
 //! or an answer comes.
 
 use broker::fatal::Fatal;
-use broker::partition::outside::{IsrProposal, Note, Outside, PushOut, Subscription};
+use broker::partition::outside::{IsrProposal, Life, Note, Outside, PushOut, Subscription};
 use broker::partition::{Opened, Partition, log_config};
 use broker::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use broker::replica::input::{Acks, Input, Produce, RequestId};
@@ -52,8 +52,9 @@ pub(crate) struct World {
     pub(crate) replies: Vec<(RequestId, ProduceOutcome)>,
     pub(crate) pushes: Vec<PushOut>,
     pub(crate) to_leader: Vec<ToLeader>,
-    pub(crate) jobs: Vec<FlushJob>,
-    pub(crate) notes: Vec<Note>,
+    pub(crate) jobs: Vec<(Life, FlushJob)>,
+    pub(crate) notes: Vec<(Life, Note)>,
+    pub(crate) proposals: Vec<IsrProposal>,
     pub(crate) fatal: Option<Fatal>,
     pub(crate) credit: usize,
 }
@@ -79,13 +80,15 @@ impl Outside for World {
     fn to_leader(&mut self, _: TopicPartition, _: BrokerId, message: ToLeader) {
         self.to_leader.push(message);
     }
-    fn flush(&mut self, _: TopicPartition, job: FlushJob) {
-        self.jobs.push(job);
+    fn flush(&mut self, life: Life, job: FlushJob) {
+        self.jobs.push((life, job));
     }
-    fn note(&mut self, _: TopicPartition, note: Note) {
-        self.notes.push(note);
+    fn note(&mut self, life: Life, note: Note) {
+        self.notes.push((life, note));
     }
-    fn alter(&mut self, _: IsrProposal) {}
+    fn alter(&mut self, proposal: IsrProposal) {
+        self.proposals.push(proposal);
+    }
     fn report_log_end(&mut self, _: TopicPartition, _: LogEndReport) {}
     fn moved(&mut self, _: TopicPartition, _: u64, _: u64) {}
     fn fatal(&mut self, fatal: Fatal) {
@@ -126,9 +129,11 @@ pub(crate) fn view(leader: BrokerId, epoch: u32, isr: &[BrokerId], policy: Flush
 /// One partition on one simulated disk, and its world.
 pub(crate) struct Bench {
     pub(crate) disk: MemStorage,
+    pub(crate) data: Arc<DataDir>,
     pub(crate) world: World,
     pub(crate) partition: Partition,
     pub(crate) now: Now,
+    slot: u32,
     next: u64,
 }
 
@@ -137,13 +142,23 @@ impl Bench {
         let disk = MemStorage::new();
         format(&disk);
         let data = Arc::new(open(&disk));
-        let dir = data.partition_dir(at().topic.0, at().partition);
-        let (log, _) = Log::open(data.storage().clone(), &dir, log_config(&config())).expect("an empty log opens");
-        let opened =
-            Opened { at: at(), log, noted_policy: None, directory_noted: false, damaged: false, high_watermark: None };
-        let partition = Partition::new(ME, BrokerEpoch(1), 1, opened, data);
+        let partition = begun(&data, 1);
         let now = Now { at: 1_000, lease: Lease { valid_until: 1 << 40, grace_until: 1 << 40 } };
-        Self { disk, world: World::default(), partition, now, next: 0 }
+        Self { disk, data, world: World::default(), partition, now, slot: 1, next: 0 }
+    }
+
+    /// The partition is taken away, its data set aside, and it is opened anew over the empty place.
+    pub(crate) fn set_aside_and_reopen(&mut self) {
+        self.step(Input::Withdraw);
+        self.slot += 1;
+        // Held open by nothing meanwhile: an empty log elsewhere takes the partition's place.
+        let aside = std::mem::replace(&mut self.partition, begun_in(&self.data, 0, "/nowhere"));
+        aside.close().expect("the disk works");
+        let dir = self.data.partition_dir(at().topic.0, at().partition);
+        if self.data.storage().exists(&dir).expect("the disk works") {
+            self.data.set_aside(at().topic.0, at().partition).expect("the directory moves");
+        }
+        self.partition = begun(&self.data, self.slot);
     }
 
     pub(crate) fn assign(&mut self, view: PartitionView) {
@@ -167,15 +182,15 @@ impl Bench {
 
     /// Runs the oldest flush job that was started.
     pub(crate) fn finish_flush(&mut self) {
-        let job = self.world.jobs.remove(0);
+        let (life, job) = self.world.jobs.remove(0);
         let outcome = job.run();
-        self.partition.flushed(outcome, self.now, &mut self.world);
+        self.partition.flushed(life, outcome, self.now, &mut self.world);
         self.partition.settle(self.now, &mut self.world);
     }
 
     pub(crate) fn finish_notes(&mut self) {
-        for note in std::mem::take(&mut self.world.notes) {
-            self.partition.noted(note, self.now, &mut self.world);
+        for (life, note) in std::mem::take(&mut self.world.notes) {
+            self.partition.noted(life, note, self.now, &mut self.world);
             self.partition.settle(self.now, &mut self.world);
         }
     }
@@ -183,6 +198,19 @@ impl Bench {
     pub(crate) fn outcome(&self, id: RequestId) -> Option<ProduceOutcome> {
         self.world.replies.iter().find(|(of, _)| *of == id).map(|(_, outcome)| *outcome)
     }
+}
+
+/// A partition over what is in its directory: nothing.
+fn begun(data: &Arc<DataDir>, slot: u32) -> Partition {
+    let dir = data.partition_dir(at().topic.0, at().partition);
+    begun_in(data, slot, dir)
+}
+
+fn begun_in(data: &Arc<DataDir>, slot: u32, dir: impl AsRef<Path>) -> Partition {
+    let (log, _) = Log::open(data.storage().clone(), dir.as_ref(), log_config(&config())).expect("an empty log opens");
+    let opened =
+        Opened { at: at(), log, noted_policy: None, directory_noted: false, damaged: false, high_watermark: None };
+    Partition::new(ME, BrokerEpoch(1), slot, opened, data.clone())
 }
 
 pub(crate) fn batch(value: &str) -> Bytes {

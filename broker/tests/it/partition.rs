@@ -4,8 +4,9 @@ use super::bench_world::{Bench, ME, OTHER, view};
 use broker::fatal::Fatal;
 use broker::partition::outside::Note;
 use broker::replica::effect::{ProduceOutcome, ToLeader};
-use broker::replica::input::{Acks, FollowerAck, Input, Pushed, Subscribe, SubscriptionId};
+use broker::replica::input::{Acks, FollowerAck, Input, IsrOutcome, Pushed, Subscribe, SubscriptionId};
 use broker::replica::read::FetchQuery;
+use log::FlushJob;
 use log::storage::memory::{Call, Fault, Op};
 use protocol::batch::Header;
 use protocol::error::ErrorCode;
@@ -46,7 +47,7 @@ fn an_acknowledgement_waits_for_the_sync_and_for_the_note_of_the_directory() {
         let mut bench = leader(FlushPolicy::Sync);
         let id = bench.produce(Acks::All);
         assert_eq!(bench.world.jobs.len(), 1, "the flush is started at once");
-        assert!(bench.world.notes.contains(&Note::Directory));
+        assert!(bench.world.notes.iter().any(|(_, note)| *note == Note::Directory));
         if note_first {
             bench.finish_notes()
         } else {
@@ -223,4 +224,71 @@ fn damage_found_by_a_reader_is_answered_as_such_by_a_leader_that_is_alone() {
     let query = FetchQuery { offset: 0, leader_epoch: None, last_fetched_epoch: None };
     let refused = bench.partition.read(&query, 1 << 20, bench.now, &mut bench.world);
     assert!(matches!(refused, Err(broker::replica::read::ReadRefusal::Code(ErrorCode::LogDamaged))), "{refused:?}");
+}
+
+#[test]
+fn a_flush_of_an_ended_life_makes_nothing_of_the_next_one_durable() {
+    for ran_before_the_end in [true, false] {
+        let mut bench = leader(FlushPolicy::Sync);
+        bench.produce(Acks::All);
+        bench.finish_notes();
+        let (life, job) = bench.world.jobs.remove(0);
+        let (mut waiting, mut outcome) = (Some(job), None);
+        if ran_before_the_end {
+            outcome = waiting.take().map(FlushJob::run);
+        }
+        bench.set_aside_and_reopen();
+        bench.assign(view(ME, 1, &[ME], FlushPolicy::Sync));
+        let id = bench.produce(Acks::All);
+        bench.finish_notes();
+        let outcome = outcome.or_else(|| waiting.take().map(FlushJob::run)).expect("one of the two");
+        assert!(outcome.is_ok(), "a job whose log was closed finds that it has nothing left to do: {outcome:?}");
+        bench.partition.flushed(life, outcome, bench.now, &mut bench.world);
+        bench.partition.settle(bench.now, &mut bench.world);
+        assert_eq!(bench.outcome(id), None, "its own bytes were not synced");
+        bench.finish_flush();
+        assert_eq!(written(bench.outcome(id)), Some(0));
+    }
+}
+
+#[test]
+fn a_note_of_an_ended_life_says_nothing_of_the_next_ones_directory() {
+    let mut bench = leader(FlushPolicy::Sync);
+    bench.produce(Acks::All);
+    let former = std::mem::take(&mut bench.world.notes);
+    bench.finish_flush();
+    bench.set_aside_and_reopen();
+    bench.assign(view(ME, 1, &[ME], FlushPolicy::Sync));
+    let id = bench.produce(Acks::All);
+    bench.finish_flush();
+    for (life, note) in former {
+        bench.partition.noted(life, note, bench.now, &mut bench.world);
+    }
+    assert_eq!(
+        bench.outcome(id),
+        None,
+        "the registry has it set aside: a missing directory would pass for an empty log"
+    );
+    bench.finish_notes();
+    assert_eq!(written(bench.outcome(id)), Some(0));
+}
+
+#[test]
+fn an_isr_result_of_an_ended_life_takes_no_proposal_of_the_next_one_back() {
+    let mut bench = leader(FlushPolicy::Sync);
+    follow(&mut bench, 0);
+    let former = bench.world.proposals.remove(0);
+    bench.set_aside_and_reopen();
+    bench.assign(view(ME, 1, &[ME], FlushPolicy::Sync));
+    follow(&mut bench, 0);
+    let present = bench.world.proposals.remove(0);
+    assert_eq!(former.attempt, present.attempt, "both are the first of their life");
+    let refused = IsrOutcome::Refused(ErrorCode::IneligibleReplica);
+    bench.partition.isr_result(former.life, former.attempt, refused, bench.now, &mut bench.world);
+    let id = bench.produce(Acks::All);
+    bench.finish_notes();
+    bench.finish_flush();
+    assert_eq!(bench.outcome(id), None, "the follower may be in the committed ISR by now");
+    bench.partition.isr_result(present.life, present.attempt, refused, bench.now, &mut bench.world);
+    assert_eq!(written(bench.outcome(id)), Some(0));
 }

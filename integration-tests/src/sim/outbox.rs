@@ -2,7 +2,7 @@
 
 use broker::fatal::Fatal;
 use broker::partition::note::Note;
-use broker::partition::outside::{IsrProposal, Outside, PushOut, Subscription};
+use broker::partition::outside::{IsrProposal, Life, Outside, PushOut, Subscription};
 use broker::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use broker::replica::input::RequestId;
 use broker::replica::read::WireState;
@@ -16,8 +16,8 @@ pub(super) enum Out {
     ToFollower(Subscription, ToFollower),
     Push(Subscription, PushOut),
     ToLeader(TopicPartition, BrokerId, ToLeader),
-    Flush(TopicPartition, Box<FlushJob>),
-    Note(TopicPartition, Note),
+    Flush(Life, Box<FlushJob>),
+    Note(Life, Note),
     Alter(IsrProposal),
     Report(TopicPartition, LogEndReport),
     Fatal(String),
@@ -55,12 +55,12 @@ impl Outside for Outbox {
         self.out.push(Out::ToLeader(at, leader, message));
     }
 
-    fn flush(&mut self, at: TopicPartition, job: FlushJob) {
-        self.out.push(Out::Flush(at, Box::new(job)));
+    fn flush(&mut self, life: Life, job: FlushJob) {
+        self.out.push(Out::Flush(life, Box::new(job)));
     }
 
-    fn note(&mut self, at: TopicPartition, note: Note) {
-        self.out.push(Out::Note(at, note));
+    fn note(&mut self, life: Life, note: Note) {
+        self.out.push(Out::Note(life, note));
     }
 
     fn alter(&mut self, proposal: IsrProposal) {

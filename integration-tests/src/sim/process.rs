@@ -6,11 +6,11 @@ use super::outbox::{Out, Outbox};
 use super::wire::{Attempt, ToBroker, Wish};
 use broker::checkpoints::NoCheckpoints;
 use broker::evidence::Evidence;
-use broker::lifecycle::state::{Effect, ImageFacts, Input as Life, Lifecycle};
+use broker::lifecycle::state::{Effect, ImageFacts, Input as LifeInput, Lifecycle};
 use broker::metadata::reconcile::{Local, Me, Op, Scope, plan};
 use broker::notes::{key, stored_policy};
 use broker::partition::note::Note;
-use broker::partition::outside::Subscription;
+use broker::partition::outside::{Life, Subscription};
 use broker::partition::{Opened, Partition, log_config};
 use broker::recovery::recover;
 use broker::replica::effect::{LogEndReport, ProduceOutcome, ToFollower};
@@ -55,7 +55,7 @@ pub(super) struct Process {
     slots: u32,
     requests: BTreeMap<RequestId, (TopicPartition, Vec<u64>)>,
     next_request: u64,
-    flushes: BTreeMap<u64, (TopicPartition, FlushJob)>,
+    flushes: BTreeMap<u64, (Life, FlushJob)>,
     next_flush: u64,
     /// Flushes begun in this turn; the world says when they run.
     pub(super) started: Vec<u64>,
@@ -131,26 +131,26 @@ impl Process {
             ToBroker::Registered(Ok(registered)) => {
                 self.admissible = registered.proof_admissible;
                 laws.tally.proofs += u64::from(self.admissible);
-                self.live(Life::Registered { epoch: registered.epoch }, now);
+                self.live(LifeInput::Registered { epoch: registered.epoch }, now);
             }
-            ToBroker::Registered(Err(code)) => self.live(Life::RegisterFailed(code), now),
-            ToBroker::ProofTaken(Ok(())) => self.live(Life::ProofTaken, now),
-            ToBroker::ProofTaken(Err(code)) => self.live(Life::ProofFailed(code), now),
-            ToBroker::Answer(answer) => self.live(Life::Answer(answer), now),
+            ToBroker::Registered(Err(code)) => self.live(LifeInput::RegisterFailed(code), now),
+            ToBroker::ProofTaken(Ok(())) => self.live(LifeInput::ProofTaken, now),
+            ToBroker::ProofTaken(Err(code)) => self.live(LifeInput::ProofFailed(code), now),
+            ToBroker::Answer(answer) => self.live(LifeInput::Answer(answer), now),
             ToBroker::Feed => self.feed(log, now)?,
             ToBroker::Partition { at, input, hand, .. } => self.step(at, *input, hand, now),
-            ToBroker::IsrResult { attempt: Attempt { at, number }, outcome } => {
-                self.step(at, Input::IsrResult { attempt: number, outcome }, VecDeque::new(), now);
+            ToBroker::IsrResult { attempt: Attempt { life, number }, outcome } => {
+                self.with(life.at, now, |p, now, out| p.isr_result(life, number, outcome, now, out));
             }
             ToBroker::RunFlush(number) => self.run_flush(number, now),
-            ToBroker::Noted(at, note) => self.note(at, note, now),
+            ToBroker::Noted(life, note) => self.note(life, note, now),
             ToBroker::Produce { at, values, deadline } => self.produce(at, values, deadline, now),
         }
         self.settle(now, laws)
     }
 
     fn wake(&mut self, now: Millis) {
-        self.live(Life::Tick, now);
+        self.live(LifeInput::Tick, now);
         let due: Vec<_> = self
             .partitions
             .iter()
@@ -168,7 +168,7 @@ impl Process {
         }
     }
 
-    fn live(&mut self, input: Life, now: Millis) {
+    fn live(&mut self, input: LifeInput, now: Millis) {
         let mut effects = Vec::new();
         self.lifecycle.step(input, now, &mut effects);
         for effect in effects {
@@ -192,7 +192,7 @@ impl Process {
         });
         match stored {
             Ok(()) => {
-                self.live(Life::EpochStored, now);
+                self.live(LifeInput::EpochStored, now);
                 self.plan(Scope::Everything, &BTreeSet::new(), now);
             }
             Err(error) => self.wishes.push(Wish::Dead(error.to_string())),
@@ -233,10 +233,10 @@ impl Process {
                 .collect();
             let scope = if self.planned { Scope::Touched(&delta) } else { Scope::Everything };
             self.plan(scope, &purged, now);
-            self.live(Life::Image(ImageFacts::of(&self.image, self.id)), now);
-            self.live(Life::Reconciled(self.image.batch_no), now);
+            self.live(LifeInput::Image(ImageFacts::of(&self.image, self.id)), now);
+            self.live(LifeInput::Reconciled(self.image.batch_no), now);
             if first && self.image.cluster.is_formed() {
-                self.live(Life::Recovered, now);
+                self.live(LifeInput::Recovered, now);
             }
         }
         Ok(())
@@ -333,30 +333,30 @@ impl Process {
     }
 
     fn run_flush(&mut self, number: u64, now: Millis) {
-        let Some((at, job)) = self.flushes.remove(&number) else { return };
+        let Some((life, job)) = self.flushes.remove(&number) else { return };
         let outcome = job.run();
+        self.with(life.at, now, |p, now, out| p.flushed(life, outcome, now, out));
+    }
+
+    /// What a shard does with an answer to one of its partitions: one that is not here any more hears nothing.
+    fn with(&mut self, at: TopicPartition, now: Millis, run: impl FnOnce(&mut Partition, Now, &mut Outbox)) {
         let moment = self.now(now);
         let mut out = Outbox::default();
         if let Some(partition) = self.partitions.get_mut(&at) {
-            partition.flushed(outcome, moment, &mut out);
+            run(partition, moment, &mut out);
         }
         self.outgoing.append(&mut out.out);
     }
 
-    fn note(&mut self, at: TopicPartition, note: Note, now: Millis) {
+    fn note(&mut self, life: Life, note: Note, now: Millis) {
         let event = match note {
             Note::Directory => Event::DirCreated,
             Note::Policy(policy) => Event::PolicyNoted(stored_policy(policy)),
         };
-        if let Err(error) = self.registry.record(&[(key(at), event)]) {
+        if let Err(error) = self.registry.record(&[(key(life.at), event)]) {
             return self.wishes.push(Wish::Dead(error.to_string()));
         }
-        let moment = self.now(now);
-        let mut out = Outbox::default();
-        if let Some(partition) = self.partitions.get_mut(&at) {
-            partition.noted(note, moment, &mut out);
-        }
-        self.outgoing.append(&mut out.out);
+        self.with(life.at, now, |p, now, out| p.noted(life, note, now, out));
     }
 
     /// Ends the turn: flushes and pumps start, answers leave if the lease still permits, roles are looked at.
@@ -374,9 +374,9 @@ impl Process {
         for out in std::mem::take(&mut self.outgoing) {
             match out {
                 Out::Reply(at, id, outcome) => self.answer(at, id, outcome, moment, laws)?,
-                Out::Flush(at, job) => {
+                Out::Flush(life, job) => {
                     self.next_flush += 1;
-                    self.flushes.insert(self.next_flush, (at, *job));
+                    self.flushes.insert(self.next_flush, (life, *job));
                     self.started.push(self.next_flush);
                 }
                 Out::Alter(proposal) => alters.push(proposal),
@@ -386,11 +386,11 @@ impl Process {
             }
         }
         if let Some(epoch) = self.epoch().filter(|_| !alters.is_empty()) {
-            let attempts = alters.iter().map(|p| Attempt { at: p.at, number: p.attempt }).collect();
+            let attempts = alters.iter().map(|p| Attempt { life: p.life, number: p.attempt }).collect();
             let partitions = alters
                 .into_iter()
                 .map(|p| AlterPartition {
-                    at: p.at,
+                    at: p.life.at,
                     leader_epoch: p.leader_epoch,
                     partition_epoch: p.partition_epoch,
                     isr: p.new_isr,

@@ -25,9 +25,9 @@ impl World {
                 self.to_follower(id, to, input, hand);
             }
             Out::ToLeader(at, leader, message) => self.to_leader(id, life, at, leader, message),
-            Out::Note(at, note) => {
+            Out::Note(replica, note) => {
                 let delay = self.rng.between(1, 10);
-                self.to_broker(id, life, delay, ToBroker::Noted(at, note));
+                self.to_broker(id, life, delay, ToBroker::Noted(replica, note));
             }
             Out::Reply(..) | Out::Flush(..) | Out::Alter(_) | Out::Report(..) | Out::Fatal(_) => {}
         }

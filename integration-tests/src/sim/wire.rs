@@ -2,6 +2,7 @@
 
 use broker::lifecycle::state::HeartbeatAnswer;
 use broker::partition::note::Note;
+use broker::partition::outside::Life;
 use broker::replica::Input;
 use broker::replica::input::{IsrOutcome, SubscriptionId};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use std::collections::VecDeque;
 /// One attempt to change one ISR, so that every attempt gets exactly one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attempt {
-    pub(super) at: TopicPartition,
+    pub(super) life: Life,
     pub(super) number: u64,
 }
 
@@ -38,7 +39,7 @@ pub(super) enum ToBroker {
         outcome: IsrOutcome,
     },
     RunFlush(u64),
-    Noted(TopicPartition, Note),
+    Noted(Life, Note),
     Produce {
         at: TopicPartition,
         values: Vec<u64>,

@@ -115,9 +115,11 @@ impl Log {
     }
 
     /// Ends the life of this log in the process cleanly: trims reserved space, makes all durable, and marks it so
-    /// that the next open reads nothing again. Nothing is written if nothing changed since a clean stop.
+    /// that the next open reads nothing again. Nothing is written if nothing changed since a clean stop. Flushes in
+    /// flight become void: the directory may be moved, and another log begun in its place, once this returns.
     pub fn close_clean(mut self) -> Result<(), LogError> {
         self.sync()?;
+        self.shared.gate().generation += 1;
         let result = self.close();
         self.shared.guard(result)
     }

@@ -1,5 +1,6 @@
 //! Stories of one log on a simulated disk.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -103,6 +104,19 @@ fn offsets_are_found_by_time() {
     ] {
         assert_eq!(log.offset_for_time(timestamp).expect("search"), expected, "time {timestamp}");
     }
+}
+
+#[test]
+fn a_flush_that_runs_after_a_clean_close_touches_no_name_of_the_directory() {
+    let disk = disk();
+    let (mut log, _) = open(&disk, tiny());
+    log.append(0, &batch(0, 1, 2, 50, 1)).expect("append");
+    let late = log.flush_job().expect("dirty");
+    log.close_clean().expect("closes");
+    disk.rename(&log_dir(), Path::new("/data/aside")).expect("the directory is moved away");
+    let outcome = late.run().expect("a log that was closed has nothing left to sync");
+    assert_eq!(outcome.upto(), 2);
+    assert!(!disk.exists(&log_dir()).expect("exists"), "and puts nothing where another may be begun");
 }
 
 #[test]
