@@ -10,6 +10,7 @@ use deploy::dev::cluster::{Cluster, DevError, NodeState};
 use deploy::dev::layout::{Node, NodeName, Role, Spec, bootstrap};
 use deploy::dev::process::{Life, Signal};
 use deploy::dev::state::State;
+use protocol::planted::{self, Bug};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -32,11 +33,13 @@ pub struct Wish {
     pub dcs: u32,
     /// Settings, `[controller:|broker:]key=value`.
     pub settings: Vec<String>,
+    /// A deliberate mistake in every node.
+    pub planted: Option<Bug>,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { controllers: 3, brokers: 3, dcs: 3, settings: vec![] }
+        Self { controllers: 3, brokers: 3, dcs: 3, settings: vec![], planted: None }
     }
 }
 
@@ -79,7 +82,10 @@ impl TestCluster {
         let alone = alone();
         let folder =
             tempfile::Builder::new().prefix("seawall-test-").tempdir().expect("a temporary folder can be made");
-        let program = PathBuf::from(program);
+        let program = match wish.planted {
+            None => PathBuf::from(program),
+            Some(bug) => with_planted(bug, program, folder.path()),
+        };
         let cluster = Cluster::new(&folder.path().join("cluster"), &program).expect("the path is absolute");
         let settings = wish.settings.iter().map(|s| s.parse().expect("a setting of the test")).collect::<Vec<_>>();
         for port_base in PORT_BASES.step_by(usize::from(PORT_STEP)) {
@@ -279,4 +285,14 @@ fn alone() -> File {
         File::options().create(true).truncate(false).write(true).open(&path).expect("the temporary folder is writable");
     file.lock().expect("locks are supported");
     file
+}
+
+/// A program that is `program` with `bug` planted: nodes get no variables of the test's own.
+fn with_planted(bug: Bug, program: &str, folder: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join("seawall-planted");
+    let text = format!("#!/bin/sh\n{}={} exec '{program}' \"$@\"\n", planted::VARIABLE, bug.name());
+    std::fs::write(&path, text).expect("the test's folder is writable");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the test's own file");
+    path
 }

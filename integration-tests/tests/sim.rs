@@ -3,6 +3,7 @@
 //! runs that one alone.
 
 use integration_tests::sim::{Plan, Tally, run};
+use protocol::planted::{Bug, planted};
 
 const SEEDS_A_TEST: u64 = 60;
 
@@ -43,6 +44,15 @@ fn cores_keep_every_acknowledged_record_third_seeds() {
 #[test]
 fn cores_keep_every_acknowledged_record_fourth_seeds() {
     seeds(3_001);
+}
+
+/// A bug in the ground rules must not survive this many seeds.
+const SEEDS_TO_SEE: u64 = 20;
+
+#[test]
+fn a_missing_partition_sync_is_seen_by_the_cores() {
+    let seen = planted(Bug::PartitionSync, || (1..=SEEDS_TO_SEE).find_map(|seed| run(Plan::of(seed)).err()));
+    println!("{}", seen.expect("some seed sees it"));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! * [`metadata`]: the facts of the metadata log, the image they fold to, deltas, snapshots, the draft.
 //! * `rpc` (feature): generated gRPC services, channel and server settings.
 //!
+//! * [`planted`]: deliberate mistakes for tests (feature `planted-bugs`; a constant `false` without it).
 //! * `testing` (feature): seeded generators of legal facts.
 //!
 //! Everything outside `rpc` is pure: no tokio, files, sockets, clocks, randomness.
@@ -16,6 +17,7 @@ pub mod ids;
 pub mod limits;
 pub mod locality;
 pub mod metadata;
+pub mod planted;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 #[cfg(any(test, feature = "testing"))]

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn small() -> Wish {
-    Wish { controllers: 1, brokers: 1, dcs: 1, settings: vec![] }
+    Wish { controllers: 1, brokers: 1, dcs: 1, ..Wish::default() }
 }
 
 /// A cluster of one controller and one broker with the topic `events`.

@@ -18,7 +18,9 @@ use integration_tests::chaos::{read_back, replicas};
 use integration_tests::cluster::{TestCluster, Wish};
 use integration_tests::history::{ReadBack, Verdict};
 use integration_tests::wait::{eventually, hold_fault};
+use protocol::planted::Bug;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,23 +52,64 @@ fn wanted() -> Run {
 #[test]
 fn acknowledged_records_survive_power_loss_anywhere() {
     let run = wanted();
+    go(&run, &start(&run, None));
+}
+
+/// How many runs may stay green with a rule switched off.
+const RUNS_TO_SEE: u64 = 5;
+
+#[test]
+fn a_missing_partition_sync_is_seen() {
+    is_seen(Bug::PartitionSync);
+}
+
+#[test]
+fn a_missing_raft_append_sync_is_seen() {
+    is_seen(Bug::RaftAppendSync);
+}
+
+/// Runs with `bug` planted until one fails: a check that stays green without the rule proves nothing about it.
+fn is_seen(bug: Bug) {
+    let mut run = wanted();
+    for _ in 0..RUNS_TO_SEE {
+        // That the cluster starts is none of what the bug may break.
+        let cluster = start(&run, Some(bug));
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| go(&run, &cluster)));
+        if let Err(panic) = outcome {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+            assert!(!text.starts_with(INVALID), "the run proves nothing: {text}");
+            eprintln!("seen with seed {}: {text}", run.seed);
+            return;
+        }
+        run.seed += 1;
+    }
+    panic!("{RUNS_TO_SEE} runs did not see {}", bug.name());
+}
+
+fn start(run: &Run, planted: Option<Bug>) -> TestCluster {
     eprintln!("seed {} (SEAWALL_TEST_SEED repeats the plan)", run.seed);
-    let wish = Wish::default().with(&[
+    let settings = [
         "storage=power-loss",
         "broker:shards=2",
         "controller:snapshot.every=200",
         "controller:raft.segment.bytes=65536",
-    ]);
+    ];
+    let wish = Wish { planted, ..Wish::default() }.with(&settings);
     let cluster = TestCluster::start(PROGRAM, &wish);
-    let runtime = runtime();
     create_topics(&cluster);
     // Heads are dropped in every lull, not once a minute.
     let often = [("retention.check.interval.ms", "300")];
-    runtime.block_on(workload::set_for_cluster(&cluster.bootstrap(), &often));
-    let scene = Scene::open(&cluster, &runtime);
-    let done = scene.run(&cluster, &runtime, &run);
-    let evidence = scene.close(&cluster, &runtime);
-    judge(&run, &done, &evidence);
+    runtime().block_on(workload::set_for_cluster(&cluster.bootstrap(), &often));
+    cluster
+}
+
+fn go(run: &Run, cluster: &TestCluster) {
+    let runtime = runtime();
+    let scene = Scene::open(cluster, &runtime);
+    let done = scene.run(cluster, &runtime, run);
+    let evidence = scene.close(cluster, &runtime);
+    judge(run, &done, &evidence);
 }
 
 fn create_topics(cluster: &TestCluster) {
@@ -293,16 +336,27 @@ fn judge(run: &Run, done: &Done, evidence: &Evidence) {
         &verdict.anomalies[..verdict.anomalies.len().min(5)]
     );
 
-    // From here on: is the run worth anything?
-    assert!(evidence.acks >= run.acks && verdict.checked + verdict.removed == evidence.acks);
-    assert!(done.kills >= run.size.kills && done.power_losses >= run.size.power_losses, "{done:?}");
-    assert!(done.controllers >= run.size.kills_of_role && done.brokers >= run.size.kills_of_role, "{done:?}");
-    assert!(evidence.segments > 3 * 8, "no segment was ever rolled");
-    assert!(evidence.head_dropped, "no head was ever dropped");
-    assert!(story.unproved_restarts > 0, "no restart was ever unproved");
+    valid(run, done, evidence);
+}
+
+/// How the panic of a run begins that broke no promise and yet proves nothing.
+const INVALID: &str = "invalid run:";
+
+fn valid(run: &Run, done: &Done, evidence: &Evidence) {
+    let Evidence { verdict, story, counters, .. } = evidence;
+    let must = |holds: bool, what: &str| assert!(holds, "{INVALID} {what}");
+    must(evidence.acks >= run.acks, "too few acknowledgements");
+    must(verdict.checked + verdict.removed == evidence.acks, "some acknowledgements were not checked");
+    must(done.kills >= run.size.kills && done.power_losses >= run.size.power_losses, "too few kills");
+    let of_role = done.controllers.min(done.brokers);
+    must(of_role >= run.size.kills_of_role, "too few kills of a role");
+    must(evidence.segments > 3 * 8, "no segment was ever rolled");
+    must(evidence.head_dropped, "no head was ever dropped");
+    must(story.unproved_restarts > 0, "no restart was ever unproved");
     if run.full {
-        assert!(story.elr_elections > 0, "no leader was ever elected from an ELR");
-        assert!(sum("seawall_broker_log_truncations_total") > 0.0, "no log was ever truncated");
-        assert!(sum("seawall_controller_raft_snapshots_installed_total") > 0.0, "no snapshot was ever installed");
+        must(story.elr_elections > 0, "no leader was ever elected from an ELR");
+        must(counters.sum("seawall_broker_log_truncations_total") > 0.0, "no log was ever truncated");
+        let installed = counters.sum("seawall_controller_raft_snapshots_installed_total");
+        must(installed > 0.0, "no snapshot was ever installed");
     }
 }

@@ -50,6 +50,7 @@ impl Log {
             sync_names: self.names > self.names_synced,
             names: self.names,
             upto: self.end,
+            without: None,
         }
     }
 
