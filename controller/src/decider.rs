@@ -1,6 +1,7 @@
 //! The loop that decides, and the only writer of the metadata log: drain the queue, decide on a draft, write ONE entry,
-//! wait for apply's verdict, answer. Every reply comes from that verdict. After any failed write, and after
-//! winning leadership, the loop passes the read barrier before it decides again. Policy lives in `decide`.
+//! wait for apply's verdict, answer. Every reply comes from that verdict. After winning leadership, and after a refused
+//! write, the loop passes the read barrier before it decides again; after a write of unknown fate it settles that fate
+//! by an entry of its own. Policy lives in `decide`.
 
 mod handle;
 
@@ -11,7 +12,7 @@ use crate::decide::batch::{Plan, run_batch};
 use crate::decide::command::Command;
 use crate::decide::limits::COMMANDS_MAX;
 use crate::decide::sessions::Sessions;
-use crate::limits::{BARRIER_RETRY, COMMAND_QUEUE_MAX};
+use crate::limits::{BARRIER_RETRY, COMMAND_QUEUE_MAX, DOUBT_PAUSE};
 use crate::quorum::{Lead, Quorum, Verdict, WriteError};
 use bytes::Bytes;
 use handle::Request;
@@ -40,8 +41,10 @@ pub struct Decider {
 enum Ended {
     /// Leadership is elsewhere.
     LostLead,
-    /// A batch was dropped or its fate is unknown: pass the barrier again.
-    Doubt,
+    /// A batch was dropped or certainly not written: pass the barrier again.
+    Refused,
+    /// A batch may be in the log: settle its fate before anybody is answered.
+    Unknown,
     /// Nobody can send commands any more.
     Closed,
 }
@@ -67,14 +70,21 @@ impl Decider {
     /// Runs until every handle is gone.
     pub async fn run(mut self) {
         let mut lead = self.quorum.lead();
+        // The term in which a batch of unknown fate was written. In any later one the read barrier settles it.
+        let mut unsettled = None;
         loop {
             let now = lead.borrow_and_update().clone();
             let Lead::Me { term } = now else { if self.refuse_until(&mut lead).await { continue } else { return } };
-            if self.quorum.barrier(term).await.is_err() {
+            let known = match unsettled {
+                Some(doubted) if doubted == term => self.quorum.settle(term).await,
+                _ => self.quorum.barrier(term).await,
+            };
+            if known.is_err() {
                 self.refuse_queued();
                 tokio::time::sleep(BARRIER_RETRY).await;
                 continue;
             }
+            unsettled = None;
             let committed = self.quorum.committed().batch_no;
             self.sessions.lock().takeover(committed, clock::mono());
             self.active.send_replace(true);
@@ -85,7 +95,15 @@ impl Decider {
             self.refuse_queued();
             match ended {
                 Ended::LostLead => tracing::info!(term, "this controller is no longer active"),
-                Ended::Doubt => tracing::warn!(term, "a batch's fate was not as decided: passing the barrier again"),
+                Ended::Refused => {
+                    tracing::warn!(term, "a batch was not written as decided: passing the barrier again");
+                    tokio::time::sleep(DOUBT_PAUSE).await;
+                }
+                Ended::Unknown => {
+                    tracing::warn!(term, "a batch's fate is not known: settling it before deciding again");
+                    unsettled = Some(term);
+                    tokio::time::sleep(DOUBT_PAUSE).await;
+                }
                 Ended::Closed => return,
             }
         }
@@ -191,7 +209,7 @@ impl Decider {
     }
 
     async fn write(&self, term: u64, batch: &MetadataBatch) -> Result<(), (ApiError, Ended)> {
-        let unknown = |text: String| (ApiError::new(ErrorCode::OutcomeUnknown, text), Ended::Doubt);
+        let unknown = |text: String, ended| (ApiError::new(ErrorCode::OutcomeUnknown, text), ended);
         match self.quorum.write(term, Bytes::from(batch.encode())).await {
             Ok(Verdict::Applied { .. }) => {
                 metrics::counter!(crate::metrics::BATCHES_WRITTEN).increment(1);
@@ -200,21 +218,20 @@ impl Decider {
             Ok(Verdict::Dropped { base, at }) => {
                 metrics::counter!(crate::metrics::BATCHES_DROPPED).increment(1);
                 self.sessions.lock().settled(false);
-                Err(unknown(format!(
-                    "the batch was decided on {base}, the image was at {at}: ask the controller again"
-                )))
+                let text = format!("the batch was decided on {base}, the image was at {at}: ask the controller again");
+                Err(unknown(text, Ended::Refused))
             }
-            Ok(Verdict::NoBatch) => Err(unknown("the entry was applied as no batch".to_owned())),
+            Ok(Verdict::NoBatch) => Err(unknown("the entry was applied as no batch".to_owned(), Ended::Unknown)),
             Err(WriteError::NotLeader { term }) => {
                 self.sessions.lock().settled(false);
                 let text = format!("leadership of term {term} ended before the batch was written");
-                Err((ApiError::new(ErrorCode::NotController, text), Ended::Doubt))
+                Err((ApiError::new(ErrorCode::NotController, text), Ended::Refused))
             }
             Err(full @ WriteError::DiskFull) => {
                 self.sessions.lock().settled(false);
-                Err((ApiError::new(ErrorCode::DiskFull, full.to_string()), Ended::Doubt))
+                Err((ApiError::new(ErrorCode::DiskFull, full.to_string()), Ended::Refused))
             }
-            Err(WriteError::Unknown(text)) => Err(unknown(text)),
+            Err(WriteError::Unknown(text)) => Err(unknown(text, Ended::Unknown)),
         }
     }
 

@@ -44,6 +44,10 @@ pub const BARRIER_DEADLINE: Duration = Duration::from_secs(3);
 /// Pause after a barrier that was not passed: a heartbeat may confirm leadership meanwhile.
 pub const BARRIER_RETRY: Duration = Duration::from_millis(20);
 
+/// Pause after a batch that was refused, dropped or of unknown fate, before the decider tries again: a full disk or a
+/// quorum that flaps must not make it spin.
+pub const DOUBT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Append requests on their way to one follower: enough to cover 50 ms of round trip at 300 requests a second.
 pub const APPENDS_IN_FLIGHT: usize = 16;
 

@@ -26,7 +26,7 @@ pub(super) struct Request {
 pub struct DeciderHandle {
     pub(super) queue: mpsc::Sender<Request>,
     pub(super) sessions: Arc<Mutex<Sessions>>,
-    pub(super) active: watch::Receiver<bool>,
+    pub(crate) active: watch::Receiver<bool>,
     pub(super) quorum: Arc<Quorum>,
 }
 

@@ -62,7 +62,7 @@ impl Quorum {
     /// Writes one batch as one entry and waits for what apply says.
     ///
     /// # Errors
-    /// [`WriteError`]. After `Unknown` the caller must pass [`Self::barrier`] before it decides again.
+    /// [`WriteError`]. After `Unknown` the caller must pass [`Self::settle`] before it decides again in this term.
     pub async fn write(&self, term: u64, batch: Bytes) -> Result<Verdict, WriteError> {
         let limit = Duration::from_millis(self.timers.write_deadline_ms(batch.len()));
         let limit = limit.max(deadline_for(WRITE_DEADLINE_BASE, batch.len()));
@@ -129,6 +129,25 @@ impl Quorum {
                 tracing::warn!(term, "read barrier not passed in {BARRIER_DEADLINE:?}");
                 Err(refused)
             }
+        }
+    }
+
+    /// Makes the fate of every write before it in this term known: writes an empty entry in the term and waits until it
+    /// is applied here. An earlier entry then stands applied below it, or was never appended and never will be. The read
+    /// barrier alone does not say that: it waits for what is committed, not for what is in the log.
+    ///
+    /// # Errors
+    /// [`WriteError::NotLeader`] when this node does not lead in the term; [`WriteError::Unknown`] when the entry was not
+    /// applied in time.
+    pub async fn settle(&self, term: u64) -> Result<(), WriteError> {
+        match tokio::time::timeout(BARRIER_DEADLINE, self.raft.write_blank()).await {
+            Ok(Ok(written)) if written.log_id.leader_id.term == term => Ok(()),
+            Ok(Ok(_)) => Err(WriteError::NotLeader { term }),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, term, "the settling entry was refused");
+                Err(WriteError::NotLeader { term })
+            }
+            Err(_) => Err(WriteError::Unknown(format!("the settling entry was not applied in {BARRIER_DEADLINE:?}"))),
         }
     }
 }

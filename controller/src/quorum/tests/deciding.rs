@@ -1,9 +1,11 @@
 //! The deciding loop over a quorum whose links can be cut: what it answers when it cannot know.
 
+use super::super::Lead;
 use super::links::{World, eventually, timers};
 use crate::decide::command::{Command, Register, Reply};
 use crate::decide::sessions::Sessions;
 use crate::decider::{Decider, DeciderHandle};
+use crate::limits::DOUBT_PAUSE;
 use protocol::error::{Effect, ErrorCode};
 use protocol::ids::BrokerId;
 use protocol::metadata::record::Endpoint;
@@ -97,4 +99,41 @@ async fn many_commands_share_an_entry_and_each_gets_its_own_answer() {
     assert_eq!(epochs, (1..=200).collect::<Vec<_>>());
     let entries = world.node(1).status().last_index.expect("entries") - before;
     assert!(entries < 50, "{entries} entries for 200 commands");
+}
+
+#[tokio::test]
+async fn after_a_write_of_unknown_fate_nobody_decides_until_it_is_settled() {
+    let world = World::start(3).await;
+    let deciders = deciders(&world);
+    let active = active_among(&deciders, &ALL).await;
+    deciders[&active].ask(register(1)).await.expect("registered");
+    let (quorum, lead) = (world.node(active), world.node(active).lead().borrow().clone());
+    let Lead::Me { term } = lead else { panic!("active and does not lead: {lead:?}") };
+    world.stall_entries(active);
+    let unknown = deciders[&active].ask(register(2)).await.expect_err("no follower got it");
+    assert_eq!(unknown.code, ErrorCode::OutcomeUnknown, "{unknown}");
+    eventually("it steps back", async || (!deciders[&active].is_active()).then_some(())).await;
+    for _ in 0..20 {
+        quorum.barrier(term).await.expect("heartbeats still reach everybody");
+        assert!(!deciders[&active].is_active(), "active while the fate of its own batch is not known");
+    }
+    world.heal();
+    let active = active_among(&deciders, &ALL).await;
+    let image = world.node(active).committed();
+    assert_eq!(image, world.converged(&ALL).await, "whoever is active has applied all there is");
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_make_the_decider_spin() {
+    let world = World::start(1).await;
+    world.leader().await;
+    world.disks[&1].set_free_space(1 << 20);
+    world.until("notices that its disk is full", 1, |quorum| quorum.is_disk_full()).await;
+    // The cluster is not formed yet: forming it is refused again and again.
+    let mut decider = decider(&world, 1);
+    let begun = tokio::time::Instant::now();
+    for _ in 0..5 {
+        decider.active.changed().await.expect("the decider runs");
+    }
+    assert!(begun.elapsed() >= 4 * DOUBT_PAUSE, "five turns in {:?}", begun.elapsed());
 }

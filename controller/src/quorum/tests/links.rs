@@ -17,6 +17,7 @@ use protocol::timers::Timers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -27,6 +28,11 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 pub(super) struct Net {
     nodes: Mutex<BTreeMap<VoterId, Arc<Quorum>>>,
     cut: Mutex<BTreeSet<(u32, u32)>>,
+    /// Members whose entries go nowhere, while their heartbeats and votes do.
+    stalled: Mutex<BTreeSet<u32>>,
+    /// Hand-overs that were sent; with `lose_hand_overs` they get lost.
+    hand_overs: AtomicU32,
+    lose_hand_overs: AtomicBool,
 }
 
 impl Net {
@@ -36,6 +42,10 @@ impl Net {
 
     fn reach(&self, from: VoterId, to: VoterId) -> Option<Arc<Quorum>> {
         self.nodes.lock().get(&to).filter(|_| self.open(from, to)).cloned()
+    }
+
+    fn carries_entries(&self, from: VoterId, to: VoterId) -> bool {
+        self.open(from, to) && !self.stalled.lock().contains(&from.id)
     }
 
     fn both_ways(&self, from: VoterId, to: VoterId) -> bool {
@@ -64,6 +74,12 @@ impl Transport for Links {
     ) -> BoxFuture<'static, Result<Bytes, LinkError>> {
         let (net, me) = (Arc::clone(&self.net), self.me);
         Box::pin(async move {
+            if call == Call::TransferLeader {
+                net.hand_overs.fetch_add(1, Ordering::SeqCst);
+                if net.lose_hand_overs.load(Ordering::SeqCst) {
+                    return hold_fault(deadline).await;
+                }
+            }
             let Some(target) = net.reach(me, to.voter) else { return hold_fault(deadline).await };
             target.check_sender(me).map_err(|e| LinkError::Refused(e.to_string()))?;
             let answer = tokio::time::timeout(deadline, target.serve(call, payload)).await;
@@ -82,10 +98,11 @@ impl Transport for Links {
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
         let (net, me) = (Arc::clone(&self.net), self.me);
         Box::pin(async move {
-            let Some(target) = net.reach(me, to.voter) else { return hold_fault(setup).await };
+            let reached = net.reach(me, to.voter).filter(|_| net.carries_entries(me, to.voter));
+            let Some(target) = reached else { return hold_fault(setup).await };
             // Once something was lost nothing after it arrives: a byte stream has no gaps.
             let there = Arc::clone(&net);
-            let requests = requests.take_while(move |_| std::future::ready(there.open(me, to.voter)));
+            let requests = requests.take_while(move |_| std::future::ready(there.carries_entries(me, to.voter)));
             let answers = target.serve_appends(requests.chain(futures_util::stream::pending()).boxed());
             let answers = answers.map(|a| a.map_err(|e| LinkError::Refused(e.to_string())));
             let back = answers.take_while(move |_| std::future::ready(net.both_ways(me, to.voter)));
@@ -212,8 +229,24 @@ impl World {
         }
     }
 
+    /// Entries of this member go nowhere from now on; its heartbeats and votes still do.
+    pub(super) fn stall_entries(&self, id: u32) {
+        self.net.stalled.lock().insert(id);
+    }
+
+    /// Hand-overs of leadership get lost from now on.
+    pub(super) fn lose_hand_overs(&self) {
+        self.net.lose_hand_overs.store(true, Ordering::SeqCst);
+    }
+
+    /// Hand-overs that were sent.
+    pub(super) fn hand_overs(&self) -> u32 {
+        self.net.hand_overs.load(Ordering::SeqCst)
+    }
+
     pub(super) fn heal(&self) {
         self.net.cut.lock().clear();
+        self.net.stalled.lock().clear();
     }
 
     /// Waits until one of these members leads, and tells which, and its term.
