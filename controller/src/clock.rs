@@ -4,15 +4,36 @@
 use crate::decide::command::Now;
 use protocol::ids::Millis;
 use rustix::time::{ClockId, clock_gettime};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// CLOCK_BOOTTIME between two looks at CLOCK_MONOTONIC, which stands still while the machine is suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clocks {
+    /// CLOCK_MONOTONIC, looked at first.
+    pub(crate) mono_before: Duration,
+    /// CLOCK_BOOTTIME.
+    pub(crate) boot: Duration,
+    /// CLOCK_MONOTONIC again.
+    pub(crate) mono_after: Duration,
+}
+
+/// Both clocks now.
+#[must_use]
+pub(crate) fn clocks() -> Clocks {
+    let mono_before = read(ClockId::Monotonic);
+    let boot = read(ClockId::Boottime);
+    Clocks { mono_before, boot, mono_after: read(ClockId::Monotonic) }
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
 
 /// Monotonic milliseconds, suspended time included.
 #[must_use]
 pub(crate) fn mono() -> Millis {
-    let time = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let millis = u64::try_from(time.tv_nsec / 1_000_000).unwrap_or(0);
-    seconds * 1000 + millis
+    u64::try_from(read(ClockId::Boottime).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Wall clock, ms since 1970.

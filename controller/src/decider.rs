@@ -30,7 +30,7 @@ use uuid::Uuid;
 pub struct Decider {
     queue: mpsc::Receiver<Request>,
     sessions: Arc<Mutex<Sessions>>,
-    active: watch::Sender<bool>,
+    active: watch::Sender<Option<u64>>,
     quorum: Arc<Quorum>,
     cluster_id: Uuid,
     tick: Duration,
@@ -56,7 +56,7 @@ impl Decider {
         let tick = Duration::from_millis((sessions.timers().lease_ms / 4).max(1));
         let sessions = Arc::new(Mutex::new(sessions));
         let (sender, queue) = mpsc::channel(COMMAND_QUEUE_MAX);
-        let (active, watcher) = watch::channel(false);
+        let (active, watcher) = watch::channel(None);
         let handle = DeciderHandle {
             queue: sender,
             sessions: Arc::clone(&sessions),
@@ -87,10 +87,10 @@ impl Decider {
             unsettled = None;
             let committed = self.quorum.committed().batch_no;
             self.sessions.lock().takeover(committed, clock::mono());
-            self.active.send_replace(true);
+            self.active.send_replace(Some(term));
             tracing::info!(term, "this controller is active");
             let ended = self.decide_in(term, &mut lead).await;
-            self.active.send_replace(false);
+            self.active.send_replace(None);
             self.sessions.lock().step_down();
             self.refuse_queued();
             match ended {
@@ -202,7 +202,7 @@ impl Decider {
 
     /// Replies without facts speak of the image: nobody else may have moved it on meanwhile.
     async fn still_leads(&self, term: u64, anyone_asks: bool) -> Result<(), (ApiError, Ended)> {
-        if !anyone_asks || self.quorum.is_fresh() || self.quorum.barrier(term).await.is_ok() {
+        if !anyone_asks || self.quorum.is_fresh(term) || self.quorum.barrier(term).await.is_ok() {
             return Ok(());
         }
         Err((ApiError::new(ErrorCode::NotController, "the quorum does not answer"), Ended::LostLead))

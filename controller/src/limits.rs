@@ -48,6 +48,10 @@ pub const BARRIER_RETRY: Duration = Duration::from_millis(20);
 /// quorum that flaps must not make it spin.
 pub const DOUBT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Difference between the suspended and the running clock that is added to an acknowledgement's age rather than taken for
+/// a sleep: not being run between two looks at the clocks must not make a leader silent.
+pub const SUSPEND_TOLERANCE: Duration = Duration::from_millis(10);
+
 /// Append requests on their way to one follower: enough to cover 50 ms of round trip at 300 requests a second.
 pub const APPENDS_IN_FLIGHT: usize = 16;
 

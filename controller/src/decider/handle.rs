@@ -26,7 +26,8 @@ pub(super) struct Request {
 pub struct DeciderHandle {
     pub(super) queue: mpsc::Sender<Request>,
     pub(super) sessions: Arc<Mutex<Sessions>>,
-    pub(crate) active: watch::Receiver<bool>,
+    /// The term in which this controller is active.
+    pub(crate) active: watch::Receiver<Option<u64>>,
     pub(super) quorum: Arc<Quorum>,
 }
 
@@ -62,13 +63,15 @@ impl DeciderHandle {
     /// This controller leads and has passed the barrier.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        *self.active.borrow()
+        self.active.borrow().is_some()
     }
 
-    /// Active, and certain that nobody else can be: reads may be answered from the committed image.
+    /// Active, and certain that nobody else can be: reads may be answered from the committed image, and leases renewed.
+    /// The quorum is asked about the very term in which this controller is active.
     #[must_use]
     pub fn may_read(&self) -> bool {
-        self.is_active() && self.quorum.is_fresh()
+        let active = *self.active.borrow();
+        active.is_some_and(|term| self.quorum.is_fresh(term))
     }
 
     /// The refusal of a controller that is not active, with the leader it knows.

@@ -5,6 +5,7 @@
 
 mod cache;
 mod disk;
+mod fresh;
 pub mod guard;
 mod halt;
 mod log_store;
@@ -36,11 +37,11 @@ use crate::feed::Feed;
 use crate::limits::STOP_DEADLINE;
 use crate::tasks::{self, AbortOnDrop};
 use disk::Disk;
+use fresh::Freshness;
 use log::storage::Storage;
 use log_store::LogStore;
 use network::Factory;
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant as _, Raft};
+use openraft::Raft;
 use parking_lot::Mutex;
 use protocol::metadata::image::MetadataImage;
 use protocol::timers::Timers;
@@ -115,6 +116,7 @@ pub struct Quorum {
     changing: tokio::sync::Mutex<()>,
     stopping: Arc<AtomicBool>,
     disk_full: AtomicBool,
+    freshness: Freshness,
     tasks: Mutex<Vec<AbortOnDrop>>,
 }
 
@@ -158,6 +160,7 @@ impl Quorum {
             changing: tokio::sync::Mutex::new(()),
             stopping: Arc::new(AtomicBool::new(false)),
             disk_full: AtomicBool::new(false),
+            freshness: Freshness::new(),
             tasks: Mutex::new(Vec::new()),
         });
         quorum.spawn_tasks(lead_sender, config, storage, snapshots, halt);
@@ -214,25 +217,6 @@ impl Quorum {
         self.started.elapsed() < Duration::from_millis(self.timers.election_max_ms)
     }
 
-    /// Time since the send of the last round that a quorum acknowledged. None: this node does not lead. The only voter
-    /// is its own quorum and sends no rounds.
-    #[must_use]
-    pub fn quorum_ack_age(&self) -> Option<Duration> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let acked = metrics.last_quorum_acked?;
-        if metrics.membership_config.membership().voter_ids().all(|voter| voter == self.me) {
-            return Some(Duration::ZERO);
-        }
-        Some(acked.into_inner().elapsed())
-    }
-
-    /// Leads, and a quorum acknowledged that more recently than the minimum election timeout: nobody else can lead.
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        self.quorum_ack_age().is_some_and(|age| age < Duration::from_millis(self.timers.election_min_ms))
-    }
-
     /// Hands leadership over if held, then stops Raft and closes the log cleanly.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
@@ -260,10 +244,10 @@ impl Quorum {
     /// Gives leadership to the voter that has most of the log. Best effort.
     async fn hand_over(&self) {
         let mut lead = self.lead.clone();
-        if !matches!(*lead.borrow(), Lead::Me { .. }) {
-            return;
-        }
+        let Lead::Me { term } = *lead.borrow() else { return };
         let Some(successor) = self.best_follower() else { return };
+        // From the first message of it on the voters may forget the lease that freshness counts on.
+        self.freshness.leave(term);
         if self.raft.trigger().transfer_leader(successor).await.is_err() {
             return;
         }

@@ -74,7 +74,7 @@ impl Quorum {
             applied: metrics.last_applied.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
-            quorum_ack_age: self.quorum_ack_age(),
+            quorum_ack_age: self.quorum_ack_age(metrics.current_term),
             voters,
             learners,
             joint: configs.len() > 1,

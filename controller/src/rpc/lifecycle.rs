@@ -260,7 +260,7 @@ impl Beats {
                 ..wire::HeartbeatResponse::default()
             });
         }
-        let fresh = self.context.quorum.is_fresh();
+        let fresh = self.context.decider.may_read();
         let decision = self.context.decider.sessions().lock().answer_heartbeat(&image, &heartbeat, now, fresh);
         match decision {
             HeartbeatDecision::Silent => metrics::counter!(crate::metrics::HEARTBEATS_WITHHELD).increment(1),

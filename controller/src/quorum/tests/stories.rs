@@ -2,7 +2,7 @@
 
 use super::super::transport::Call;
 use super::super::{ChangeError, Lead, ServeError, Verdict, VoterChange, VoterId, WriteError};
-use super::links::{SOON, World, next_batch, retention, spec, timers};
+use super::links::{SOON, World, eventually, next_batch, retention, spec, timers};
 use bytes::Bytes;
 use log::storage::memory::{Fault, Op};
 use protocol::ids::BatchNo;
@@ -57,9 +57,9 @@ async fn an_isolated_leader_stops_being_fresh_and_the_others_go_on() {
     let world = World::start(3).await;
     world.set(&ALL, 1000).await;
     let (old, old_term) = world.leader().await;
-    assert!(world.node(old).is_fresh());
+    assert!(world.node(old).is_fresh(old_term));
     world.isolate(old);
-    world.until("stays fresh without a quorum", old, |quorum| !quorum.is_fresh()).await;
+    world.until("stays fresh without a quorum", old, |quorum| !quorum.is_fresh(old_term)).await;
     // A batch decided by the deposed leader must not survive, whatever it is told.
     let stale = next_batch(&world.node(old).committed(), 6666);
     let node = world.node(old);
@@ -304,6 +304,24 @@ async fn a_stopping_leader_hands_over() {
     world.set(&others(leader), 2000).await;
     world.boot(leader).await;
     world.converged(&ALL).await;
+}
+
+#[tokio::test]
+async fn freshness_is_of_one_term_and_ends_before_a_hand_over_begins() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, term) = world.leader().await;
+    let quorum = world.node(leader);
+    world.until("not fresh with a quorum", leader, |quorum| quorum.is_fresh(term)).await;
+    assert!(
+        !quorum.is_fresh(term - 1) && !quorum.is_fresh(term + 1),
+        "acknowledgements of one term say nothing of another"
+    );
+    world.lose_hand_overs();
+    let stopping = tokio::spawn(async move { quorum.hand_over().await });
+    eventually("a hand-over", async || (world.hand_overs() > 0).then_some(())).await;
+    assert!(!world.node(leader).is_fresh(term), "the voters may have been told to forget its lease");
+    stopping.abort();
 }
 
 #[tokio::test]
