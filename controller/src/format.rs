@@ -1,7 +1,7 @@
 //! Making a controller's data directory: identity, and the first voter set if it belongs to it. Done by an explicit
 //! command, never by a starting process: a majority of empty disks must not elect a leader that lacks committed facts.
 
-use crate::quorum::{VoterId, VoterSpec};
+use crate::quorum::{ChangeError, VoterId, VoterSpec, check_first_voters};
 use log::data_dir::{DataDir, DataDirError, Identity, Role};
 use log::storage::{Storage, create_dir_durably};
 use log::{LogError, StateFile};
@@ -41,6 +41,9 @@ pub enum FormatError {
         /// What is wrong.
         what: String,
     },
+    /// The first voter set is one that no change of voters would be allowed to make.
+    #[error("first voter set: {0}")]
+    Voters(#[from] ChangeError),
     /// The first voter set names this controller with another directory.
     #[error("voter {id} of the first voter set has directory {named}, this directory is {directory}")]
     AnotherDirectory {
@@ -68,6 +71,9 @@ pub fn format_controller(
 ) -> Result<(), FormatError> {
     if let Some(spec) = voters.iter().find(|v| v.voter.id == node_id.0 && v.voter.directory != directory) {
         return Err(FormatError::AnotherDirectory { id: node_id.0, named: spec.voter.directory, directory });
+    }
+    if !voters.is_empty() {
+        check_first_voters(voters)?;
     }
     let identity = Identity { cluster_id, node_id: node_id.0, role: Role::Controller, directory };
     // The identity is written last, so a formatted directory has its voters; an earlier identity leaves all as it is.

@@ -1,7 +1,7 @@
 //! Changing the voters: learners first, caught up, then one joint change for all of them. One change at a time; a change
 //! that stopped half way is flattened before the next and after a failure. The layout guard looks at the target set.
 
-use super::guard::{DcVerdict, LayoutRefused, check_layout, verdicts};
+use super::guard::{DcVerdict, LayoutRefused, ToleranceLost, check_change, check_layout, verdicts};
 use super::types::TypeConfig;
 use super::{Lead, Quorum, VoterId, VoterNode, VoterSpec};
 use crate::limits::{MEMBERSHIP_REPAIR_DEADLINE, VOTERS_MAX};
@@ -61,6 +61,9 @@ pub enum ChangeError {
     /// The target set breaks the layout guard.
     #[error(transparent)]
     Layout(#[from] LayoutRefused),
+    /// The change takes away a loss that the voters bear now.
+    #[error(transparent)]
+    Tolerance(#[from] ToleranceLost),
     /// A new voter did not catch up; it was taken out again.
     #[error("controller {voter} did not catch up within {waited:?}: is it formatted, running and reachable?")]
     NotCaughtUp {
@@ -93,11 +96,12 @@ impl Quorum {
         let voters = self.voters();
         let target = target_set(&voters, &change)?;
         if !change.force {
-            check_layout(target.values().map(|n| n.locality.as_str()))?;
+            check_layout(localities(&target))?;
+            check_change(localities(&voters), localities(&target))?;
         }
         let result = VoterChanged {
             voters: target.iter().map(|(v, n)| VoterSpec { voter: *v, node: n.clone() }).collect(),
-            verdicts: verdicts(target.values().map(|n| n.locality.as_str())),
+            verdicts: verdicts(localities(&target)),
         };
         if change.dry_run || target == voters {
             return Ok(result);
@@ -232,6 +236,26 @@ fn target_set(voters: &Members, change: &VoterChange) -> Result<Members, ChangeE
     Ok(target)
 }
 
+fn localities(members: &Members) -> impl Iterator<Item = &str> {
+    members.values().map(|node| node.locality.as_str())
+}
+
+/// Whether a cluster may begin with these voters: each with an id, a directory and a place of its own, in a layout that no
+/// data centre decides alone.
+///
+/// # Errors
+/// [`ChangeError::Invalid`] or [`ChangeError::Layout`].
+pub fn check_first_voters(voters: &[VoterSpec]) -> Result<(), ChangeError> {
+    let members = target_set(&Members::new(), &VoterChange { add: voters.to_vec(), ..VoterChange::default() })?;
+    for (at, spec) in voters.iter().enumerate() {
+        let earlier = voters.iter().take(at);
+        if earlier.clone().any(|known| known.voter.directory == spec.voter.directory) {
+            return Err(invalid("voters", spec.voter, "each voter once, and a directory of its own"));
+        }
+    }
+    Ok(check_layout(localities(&members))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +279,31 @@ mod tests {
         let target = target_set(&members(&[1, 2, 3]), &replace).expect("replaced");
         assert_eq!(target.len(), 3);
         assert!(target.contains_key(&wiped.voter) && !target.contains_key(&spec(2).voter));
+    }
+
+    #[test]
+    fn a_cluster_begins_only_with_voters_that_a_change_would_let_it_have() {
+        let voters: Vec<_> = (1..=3).map(spec).collect();
+        assert_eq!(check_first_voters(&voters), Ok(()));
+        let two_one = |v: &mut Vec<VoterSpec>| v[2].node.locality = "eu/dc1/r9".to_owned();
+        let nowhere = |v: &mut Vec<VoterSpec>| v[1].node.locality = "eu".to_owned();
+        let twice = |v: &mut Vec<VoterSpec>| v.push(spec(1));
+        let same_disk = |v: &mut Vec<VoterSpec>| v[1].voter.directory = v[0].voter.directory;
+        let same_id = |v: &mut Vec<VoterSpec>| v[1].voter.id = 1;
+        let many = |v: &mut Vec<VoterSpec>| v.extend((4..=10).map(spec));
+        let none = |v: &mut Vec<VoterSpec>| v.clear();
+        let mut told = Vec::new();
+        for break_it in [&two_one as &dyn Fn(&mut Vec<VoterSpec>), &nowhere, &twice, &same_disk, &same_id, &many, &none]
+        {
+            let mut voters = voters.clone();
+            break_it(&mut voters);
+            told.push(match check_first_voters(&voters) {
+                Err(ChangeError::Layout(_)) => "layout",
+                Err(ChangeError::Invalid { field, .. }) => field,
+                other => panic!("expected a refusal, got {other:?}"),
+            });
+        }
+        assert_eq!(told, ["layout", "add.locality", "voters", "voters", "add", "voters", "voters"]);
     }
 
     #[test]

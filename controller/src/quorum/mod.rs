@@ -26,7 +26,7 @@ mod tests;
 
 pub use disk::DiskError;
 pub use halt::Halt;
-pub use membership::{ChangeError, VoterChange, VoterChanged};
+pub use membership::{ChangeError, VoterChange, VoterChanged, check_first_voters};
 pub use serve::ServeError;
 pub use snapshot::SnapshotError;
 pub use status::{QuorumStatus, VoterStatus};

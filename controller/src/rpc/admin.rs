@@ -44,7 +44,7 @@ fn change_error(error: &ChangeError) -> ApiError {
         ChangeError::Invalid { field, value, limit } => {
             return ApiError::bad(ErrorCode::InvalidRequest, field, value, limit);
         }
-        ChangeError::Layout(_) => ErrorCode::VoterLayoutRefused,
+        ChangeError::Layout(_) | ChangeError::Tolerance(_) => ErrorCode::VoterLayoutRefused,
         ChangeError::NotCaughtUp { .. } => ErrorCode::NotReachable,
         ChangeError::Unknown(_) => ErrorCode::OutcomeUnknown,
     };

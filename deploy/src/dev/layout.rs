@@ -213,6 +213,10 @@ impl Spec {
         range("--controllers", self.controllers, limits::DEV_CONTROLLERS_MAX)?;
         range("--brokers", self.brokers, limits::DEV_BROKERS_MAX)?;
         range("--dcs", self.dcs, self.controllers.max(self.brokers))?;
+        if self.dcs == 2 && self.controllers > 1 && self.controllers % 2 == 1 {
+            let limit = "1, or 3 and more, or an even number of --controllers: one of two would hold the majority";
+            return Err(LayoutError::OutOfRange { field: "--dcs", value: 2, limit: limit.to_owned() });
+        }
         let highest = u64::from(self.port_base) + 100 + 10 * u64::from(self.brokers) + 2;
         if self.port_base < 1024 || highest > u64::from(u16::MAX) {
             let limit = format!("1024 to {}", u64::from(u16::MAX) - (highest - u64::from(self.port_base)));
@@ -347,6 +351,8 @@ mod tests {
             let error = bad.check().expect_err("out of range").to_string();
             assert!(error.contains(flag) && error.contains("allowed: 1 to"), "{error}");
         }
+        assert!(spec(3, 3, 2).check().expect_err("2-1").to_string().contains("--dcs"));
+        assert!([spec(4, 3, 2), spec(1, 3, 2), spec(5, 3, 3)].iter().all(|fine| fine.check().is_ok()));
         let high = Spec { port_base: 65_500, ..spec(3, 3, 3) };
         assert!(high.check().expect_err("too high").to_string().contains("--port-base is 65500, allowed: 1024 to"));
     }

@@ -288,6 +288,22 @@ async fn a_layout_that_one_data_centre_decides_is_refused_unless_forced() {
 }
 
 #[tokio::test]
+async fn a_change_that_bears_less_than_before_is_refused_unless_forced() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, _) = world.leader().await;
+    let remove = others(leader).into_iter().map(|id| spec(id).voter).collect();
+    let change = VoterChange { remove, ..VoterChange::default() };
+    let refused = world.node(leader).change_voters(change.clone(), SOON).await;
+    let Err(ChangeError::Tolerance(lost)) = refused else { panic!("three voters shrank to one: {refused:?}") };
+    assert_eq!((lost.what, lost.old, lost.new), ("voters", 1, 0));
+    assert_eq!(world.node(leader).status().voters.len(), 3);
+    world.node(leader).change_voters(VoterChange { force: true, ..change }, SOON).await.expect("forced");
+    assert_eq!(world.node(leader).status().voters.len(), 1);
+    world.set(&[leader], 2000).await;
+}
+
+#[tokio::test]
 async fn a_stopping_leader_hands_over() {
     let mut world = World::start(3).await;
     world.set(&ALL, 1000).await;
