@@ -1,25 +1,27 @@
 //! Checkpoints that only save time: high watermarks. Everything in here can be rebuilt from the logs; a lost
 //! high watermark starts at the log start, and replication raises it again (DESIGN section 6).
 //!
-//! Invariant: nothing reads a checkpoint as proof of anything. A value is used only as "not above the log end", so a
-//! wrong one at worst hides committed records until the ISR has spoken.
+//! Invariant: nothing reads a checkpoint as proof of anything. A value is believed only if the log has the record that it
+//! names (an unclean election may have cut the log since, and no write here is durable); what is not believed hides
+//! committed records until the ISR has spoken, no more.
 //! Why so careful: sled loses keys silently after a flipped bit and may panic on others (ENGINEERING section 4).
 //! Hence: behind a trait, opened with a panic guard, deleted and begun again at any doubt, never synced.
 
-use protocol::ids::TopicPartition;
+use protocol::ids::{LeaderEpoch, TopicPartition};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::limits;
+use crate::replica::Checkpoint;
 
 /// Where high watermarks are remembered between runs.
 pub trait Checkpoints: Send + Sync {
-    /// The last remembered value, if any.
-    fn high_watermark(&self, at: TopicPartition) -> Option<u64>;
+    /// One of the remembered values, the last one unless it was lost.
+    fn recall(&self, at: TopicPartition) -> Option<Checkpoint>;
     /// Remembers values. Failing is allowed and silent: the next start is slower.
-    fn remember(&self, values: &[(TopicPartition, u64)]);
+    fn remember(&self, values: &[(TopicPartition, Checkpoint)]);
 }
 
 /// Remembers nothing. For tests, simulations, and disks on which sled cannot be opened.
@@ -27,10 +29,10 @@ pub trait Checkpoints: Send + Sync {
 pub struct NoCheckpoints;
 
 impl Checkpoints for NoCheckpoints {
-    fn high_watermark(&self, _: TopicPartition) -> Option<u64> {
+    fn recall(&self, _: TopicPartition) -> Option<Checkpoint> {
         None
     }
-    fn remember(&self, _: &[(TopicPartition, u64)]) {}
+    fn remember(&self, _: &[(TopicPartition, Checkpoint)]) {}
 }
 
 /// Checkpoints in a sled database below the data directory.
@@ -39,8 +41,11 @@ pub struct SledCheckpoints {
     tree: sled::Db,
 }
 
-/// Bytes of a stored value: offset and its check.
-const VALUE_BYTES: usize = 12;
+/// Bytes of a stored value: offset, epoch, and their check.
+const VALUE_BYTES: usize = 16;
+
+/// Bytes of them that the check covers.
+const CHECKED_BYTES: usize = 12;
 
 fn key(at: TopicPartition) -> [u8; 20] {
     let mut key = [0; 20];
@@ -50,8 +55,17 @@ fn key(at: TopicPartition) -> [u8; 20] {
 }
 
 /// A value binds itself to its key, so that a value under a wrong key is seen.
-fn check(key: &[u8], offset: u64) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(key), &offset.to_be_bytes())
+fn check(key: &[u8], checked: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), checked)
+}
+
+fn encode(key: &[u8], checkpoint: Checkpoint) -> [u8; VALUE_BYTES] {
+    let mut value = [0; VALUE_BYTES];
+    value[..8].copy_from_slice(&checkpoint.high_watermark.to_be_bytes());
+    value[8..CHECKED_BYTES].copy_from_slice(&checkpoint.epoch.0.to_be_bytes());
+    let check = check(key, &value[..CHECKED_BYTES]);
+    value[CHECKED_BYTES..].copy_from_slice(&check.to_be_bytes());
+    value
 }
 
 impl SledCheckpoints {
@@ -81,28 +95,26 @@ impl SledCheckpoints {
 /// Memory that sled may use for its pages, bytes: a million partitions' checkpoints need no more.
 const CACHE_BYTES: u64 = 16 << 20;
 
-fn decode(key: &[u8], value: &[u8]) -> Option<u64> {
+fn decode(key: &[u8], value: &[u8]) -> Option<Checkpoint> {
     let value: &[u8; VALUE_BYTES] = value.try_into().ok()?;
-    let offset = u64::from_be_bytes(value[..8].try_into().ok()?);
-    let stored = u32::from_be_bytes(value[8..].try_into().ok()?);
-    (stored == check(key, offset)).then_some(offset)
+    let high_watermark = u64::from_be_bytes(value[..8].try_into().ok()?);
+    let epoch = LeaderEpoch(u32::from_be_bytes(value[8..CHECKED_BYTES].try_into().ok()?));
+    let stored = u32::from_be_bytes(value[CHECKED_BYTES..].try_into().ok()?);
+    (stored == check(key, &value[..CHECKED_BYTES])).then_some(Checkpoint { high_watermark, epoch })
 }
 
 impl Checkpoints for SledCheckpoints {
-    fn high_watermark(&self, at: TopicPartition) -> Option<u64> {
+    fn recall(&self, at: TopicPartition) -> Option<Checkpoint> {
         let key = key(at);
         let value = catch_unwind(AssertUnwindSafe(|| self.tree.get(key).ok().flatten())).ok().flatten()?;
         decode(&key, &value)
     }
 
-    fn remember(&self, values: &[(TopicPartition, u64)]) {
+    fn remember(&self, values: &[(TopicPartition, Checkpoint)]) {
         let written = catch_unwind(AssertUnwindSafe(|| {
-            for (at, offset) in values {
+            for (at, checkpoint) in values {
                 let key = key(*at);
-                let mut value = [0; VALUE_BYTES];
-                value[..8].copy_from_slice(&offset.to_be_bytes());
-                value[8..].copy_from_slice(&check(&key, *offset).to_be_bytes());
-                self.tree.insert(key, &value)?;
+                self.tree.insert(key, &encode(&key, *checkpoint))?;
             }
             self.tree.flush().map(drop)
         }));
@@ -116,7 +128,7 @@ impl Checkpoints for SledCheckpoints {
 /// is dropped: a checkpoint only saves time.
 #[derive(Debug, Clone)]
 pub struct CheckpointWriter {
-    queue: SyncSender<Vec<(TopicPartition, u64)>>,
+    queue: SyncSender<Vec<(TopicPartition, Checkpoint)>>,
 }
 
 impl CheckpointWriter {
@@ -132,7 +144,7 @@ impl CheckpointWriter {
     }
 
     /// Hands values over without waiting.
-    pub fn remember(&self, values: Vec<(TopicPartition, u64)>) {
+    pub fn remember(&self, values: Vec<(TopicPartition, Checkpoint)>) {
         if !values.is_empty() {
             self.queue.try_send(values).ok();
         }
@@ -148,9 +160,13 @@ mod tests {
         TopicPartition { topic: TopicId(uuid::Uuid::from_u128(u128::from(n))), partition: n }
     }
 
+    fn value(n: u32) -> Checkpoint {
+        Checkpoint { high_watermark: u64::from(n) * 7, epoch: LeaderEpoch(n / 3) }
+    }
+
     fn filled(path: &Path) {
         let checkpoints = SledCheckpoints::open(path).expect("a new directory opens");
-        checkpoints.remember(&(0..50).map(|n| (at(n), u64::from(n) * 7)).collect::<Vec<_>>());
+        checkpoints.remember(&(0..50).map(|n| (at(n), value(n))).collect::<Vec<_>>());
     }
 
     #[test]
@@ -158,8 +174,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         filled(dir.path());
         let checkpoints = SledCheckpoints::open(dir.path()).expect("opens again");
-        assert!((0..50).all(|n| checkpoints.high_watermark(at(n)) == Some(u64::from(n) * 7)));
-        assert_eq!(checkpoints.high_watermark(at(99)), None);
+        assert!((0..50).all(|n| checkpoints.recall(at(n)) == Some(value(n))));
+        assert_eq!(checkpoints.recall(at(99)), None);
     }
 
     #[test]
@@ -178,8 +194,8 @@ mod tests {
             }
             if let Some(checkpoints) = SledCheckpoints::open(&path) {
                 for n in 0..50 {
-                    let value = checkpoints.high_watermark(at(n));
-                    assert!(value.is_none() || value == Some(u64::from(n) * 7), "partition {n} reads {value:?}");
+                    let read = checkpoints.recall(at(n));
+                    assert!(read.is_none_or(|read| read == value(n)), "partition {n} reads {read:?}");
                 }
             }
         }

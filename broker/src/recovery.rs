@@ -66,7 +66,7 @@ pub fn recover(data: &DataDir, registry: &mut Registry, checkpoints: &dyn Checkp
         if one.set_aside {
             events.push((key(at), Event::SetAside));
         }
-        one.opened.high_watermark = checkpoints.high_watermark(at);
+        one.opened.checkpoint = checkpoints.recall(at);
         recovered.found.insert(at, one.found);
         recovered.partitions.insert(at, one.opened);
     }
@@ -142,6 +142,6 @@ fn opened(at: TopicPartition, log: Log, entry: Entry, damaged: bool) -> Opened {
         noted_policy: entry.policy.map(noted_policy),
         directory_noted: entry.dir_created && !entry.set_aside,
         damaged,
-        high_watermark: None,
+        checkpoint: None,
     }
 }

@@ -55,7 +55,7 @@ impl Partition {
             Effect::ToLeader { leader, message } => self.to_leader(leader, message, out),
             Effect::Reply { id, outcome } => self.reply(id, outcome, out),
             Effect::DeleteReply { id, outcome } => out.delete_reply(self.at, id, outcome, self.replica.wire_state()),
-            Effect::Moved { high_watermark, log_start } => out.moved(self.at, high_watermark, log_start),
+            Effect::Moved { checkpoint, .. } => out.moved(self.at, checkpoint),
             Effect::AlterPartition { attempt, leader_epoch, partition_epoch, new_isr } => {
                 out.alter(IsrProposal { life: self.life(), attempt, leader_epoch, partition_epoch, new_isr });
             }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use crate::fatal::Fatal;
 use crate::replica::effect::{Effect, ProduceOutcome, ToLeader};
 use crate::replica::input::{Input, IsrOutcome, Produce, RequestId};
-use crate::replica::{Identity, LogFacts, Now, Replica, RoleName};
+use crate::replica::{Checkpoint, Identity, LogFacts, Now, Replica, RoleName};
 use flush::FlushState;
 use note::Note;
 use outside::{Life, Outside};
@@ -51,8 +51,8 @@ pub struct Opened {
     pub directory_noted: bool,
     /// Part of the log was set aside as damaged.
     pub damaged: bool,
-    /// The checkpoint, if any; never trusted beyond "not above the log end".
-    pub high_watermark: Option<u64>,
+    /// The checkpoint, if any; never trusted beyond what the log bears out.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// Whether the registry knows of the directory.
@@ -94,7 +94,7 @@ impl Partition {
     /// Takes a recovered (or empty) log, for one broker registration. `slot` as [`Identity::slot`].
     #[must_use]
     pub fn new(me: BrokerId, broker_epoch: BrokerEpoch, slot: u32, opened: Opened, data: Arc<DataDir>) -> Self {
-        let Opened { at, log, noted_policy, directory_noted, damaged, high_watermark } = opened;
+        let Opened { at, log, noted_policy, directory_noted, damaged, checkpoint } = opened;
         let facts = LogFacts {
             start: log.start_offset(),
             end: log.end_offset(),
@@ -107,7 +107,7 @@ impl Partition {
         Self {
             at,
             slot,
-            replica: Replica::new(Identity { at, me, broker_epoch, slot }, facts, high_watermark.unwrap_or(0)),
+            replica: Replica::new(Identity { at, me, broker_epoch, slot }, facts, checkpoint),
             log,
             data,
             effects: VecDeque::new(),

@@ -7,6 +7,7 @@ use protocol::error::ErrorCode;
 use protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicPartition};
 
 use crate::fatal::Fatal;
+use crate::replica::Checkpoint;
 use crate::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use crate::replica::input::{RequestId, SubscriptionId};
 use crate::replica::read::WireState;
@@ -89,7 +90,7 @@ pub trait Outside {
     /// Tell the controller what this replica of a leaderless partition has.
     fn report_log_end(&mut self, at: TopicPartition, report: LogEndReport);
     /// High watermark or log start moved: wake readers, remember the checkpoint.
-    fn moved(&mut self, at: TopicPartition, high_watermark: u64, log_start: u64);
+    fn moved(&mut self, at: TopicPartition, checkpoint: Option<Checkpoint>);
     /// Stop the process.
     fn fatal(&mut self, fatal: Fatal);
 }

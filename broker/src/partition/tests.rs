@@ -73,7 +73,7 @@ impl Outside for Queue {
         self.proposals.push(proposal);
     }
     fn report_log_end(&mut self, _: TopicPartition, _: LogEndReport) {}
-    fn moved(&mut self, _: TopicPartition, _: u64, _: u64) {}
+    fn moved(&mut self, _: TopicPartition, _: Option<Checkpoint>) {}
     fn fatal(&mut self, fatal: Fatal) {
         self.fatal.get_or_insert(fatal);
     }
@@ -165,14 +165,8 @@ impl Trio {
         self.slots += 1;
         let epoch = self.view.members[&id].broker_epoch.expect("registered");
         let (log, data) = open(&storage, id);
-        let opened = Opened {
-            at: AT,
-            log,
-            noted_policy: noted,
-            directory_noted: directory,
-            damaged: false,
-            high_watermark: None,
-        };
+        let opened =
+            Opened { at: AT, log, noted_policy: noted, directory_noted: directory, damaged: false, checkpoint: None };
         let partition = Partition::new(id, epoch, self.slots, opened, data);
         self.nodes.insert(id, Node { storage, epoch, partition, out: Queue::default(), noted, directory });
     }

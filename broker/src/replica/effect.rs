@@ -3,6 +3,7 @@
 
 use super::input::{FollowerAck, RequestId, Subscribe, SubscriptionId};
 use super::lease::Guard;
+use super::watermark::Checkpoint;
 use protocol::error::ErrorCode;
 use protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 use protocol::metadata::configs::FlushPolicy;
@@ -222,6 +223,8 @@ pub enum Effect {
         high_watermark: u64,
         /// Ours.
         log_start: u64,
+        /// To be remembered over a restart; None while no record below the high watermark is known.
+        checkpoint: Option<Checkpoint>,
     },
     /// Ask the active controller to change the ISR. Answer: `IsrResult`, always.
     AlterPartition {

@@ -39,6 +39,7 @@ pub use input::Input;
 pub use lease::{Guard, Lease, Now};
 pub use own_log::LogFacts;
 pub use view::PartitionView;
+pub use watermark::Checkpoint;
 
 use effect::{FatalReason, LogEndReport, ProduceOutcome};
 use follower::Following;
@@ -86,7 +87,10 @@ impl Base {
     }
 
     fn moved(&self) -> Effect {
-        Effect::Moved { high_watermark: self.high_watermark.get(), log_start: self.log.start }
+        let high_watermark = self.high_watermark.get();
+        let before = high_watermark.checked_sub(1).and_then(|offset| self.log.epochs.epoch_at(offset));
+        let checkpoint = before.map(|epoch| Checkpoint { high_watermark, epoch: LeaderEpoch(epoch) });
+        Effect::Moved { high_watermark, log_start: self.log.start, checkpoint }
     }
 
     /// Drops the head up to `to`, if that is anything. Never past the high watermark: callers have seen to it.
@@ -156,10 +160,11 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica over a recovered log. `checkpoint` is the last saved high watermark, 0 if lost; it is held within the log.
+    /// A replica over a recovered log. `checkpoint` is one of the high watermarks saved before, None if lost; it is
+    /// believed only as far as the log bears it out.
     #[must_use]
-    pub fn new(id: Identity, facts: LogFacts, checkpoint: u64) -> Self {
-        let high_watermark = HighWatermark::recovered(checkpoint, facts.start, facts.end);
+    pub fn new(id: Identity, facts: LogFacts, checkpoint: Option<Checkpoint>) -> Self {
+        let high_watermark = HighWatermark::recovered(checkpoint, &facts);
         let log = OwnLog::recovered(facts);
         Self {
             base: Base { id, log, high_watermark, subscriptions_made: 0, isr_attempts: 0 },

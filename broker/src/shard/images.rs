@@ -98,7 +98,7 @@ impl Shard {
                 let dir = self.data.partition_dir(at.topic.0, at.partition);
                 let config = log_config(&image.topic_config(at.topic));
                 let (log, _) = Log::open(self.data.storage().clone(), &dir, config)?;
-                Opened { at, log, noted_policy: None, directory_noted: false, damaged: false, high_watermark: None }
+                Opened { at, log, noted_policy: None, directory_noted: false, damaged: false, checkpoint: None }
             }
         };
         let slot = self.slots.fetch_add(1, Ordering::Relaxed);

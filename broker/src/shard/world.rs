@@ -29,6 +29,7 @@ use crate::metrics::ShardMetrics;
 use crate::notes::NoteWriter;
 use crate::partition::note::Note;
 use crate::partition::outside::{IsrProposal, Life, Outside, PushOut, Subscription};
+use crate::replica::Checkpoint;
 use crate::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use crate::replica::input::RequestId;
 use crate::replica::lease::{Guard, Lease};
@@ -53,7 +54,7 @@ pub(super) struct World {
     pub(super) followers: Followers,
     pub(super) leaders: Leaders,
     pub(super) waiters: Waiters,
-    pub(super) checkpoints: BTreeMap<TopicPartition, u64>,
+    pub(super) checkpoints: BTreeMap<TopicPartition, Checkpoint>,
     pub(super) touched: BTreeSet<TopicPartition>,
     pub(super) flush_pool: FlushPool,
     pub(super) notes: NoteWriter,
@@ -212,8 +213,10 @@ impl Outside for World {
         self.controller.report(at, report);
     }
 
-    fn moved(&mut self, at: TopicPartition, high_watermark: u64, _log_start: u64) {
-        self.checkpoints.insert(at, high_watermark);
+    fn moved(&mut self, at: TopicPartition, checkpoint: Option<Checkpoint>) {
+        if let Some(checkpoint) = checkpoint {
+            self.checkpoints.insert(at, checkpoint);
+        }
         self.touched.insert(at);
         self.waiters.wake(at);
     }

@@ -4,6 +4,7 @@
 use broker::fatal::Fatal;
 use broker::partition::outside::{IsrProposal, Life, Note, Outside, PushOut, Subscription};
 use broker::partition::{Opened, Partition, log_config};
+use broker::replica::Checkpoint;
 use broker::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use broker::replica::input::{Acks, Input, Produce, RequestId};
 use broker::replica::lease::{Lease, Now};
@@ -90,7 +91,7 @@ impl Outside for World {
         self.proposals.push(proposal);
     }
     fn report_log_end(&mut self, _: TopicPartition, _: LogEndReport) {}
-    fn moved(&mut self, _: TopicPartition, _: u64, _: u64) {}
+    fn moved(&mut self, _: TopicPartition, _: Option<Checkpoint>) {}
     fn fatal(&mut self, fatal: Fatal) {
         self.fatal = Some(fatal);
     }
@@ -208,8 +209,7 @@ fn begun(data: &Arc<DataDir>, slot: u32) -> Partition {
 
 fn begun_in(data: &Arc<DataDir>, slot: u32, dir: impl AsRef<Path>) -> Partition {
     let (log, _) = Log::open(data.storage().clone(), dir.as_ref(), log_config(&config())).expect("an empty log opens");
-    let opened =
-        Opened { at: at(), log, noted_policy: None, directory_noted: false, damaged: false, high_watermark: None };
+    let opened = Opened { at: at(), log, noted_policy: None, directory_noted: false, damaged: false, checkpoint: None };
     Partition::new(ME, BrokerEpoch(1), slot, opened, data.clone())
 }
 

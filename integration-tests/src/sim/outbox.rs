@@ -3,6 +3,7 @@
 use broker::fatal::Fatal;
 use broker::partition::note::Note;
 use broker::partition::outside::{IsrProposal, Life, Outside, PushOut, Subscription};
+use broker::replica::Checkpoint;
 use broker::replica::effect::{LogEndReport, ProduceOutcome, ToFollower, ToLeader};
 use broker::replica::input::RequestId;
 use broker::replica::read::WireState;
@@ -71,7 +72,7 @@ impl Outside for Outbox {
         self.out.push(Out::Report(at, report));
     }
 
-    fn moved(&mut self, _: TopicPartition, _: u64, _: u64) {}
+    fn moved(&mut self, _: TopicPartition, _: Option<Checkpoint>) {}
 
     fn fatal(&mut self, fatal: Fatal) {
         self.out.push(Out::Fatal(fatal.to_string()));

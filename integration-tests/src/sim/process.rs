@@ -277,7 +277,7 @@ impl Process {
                     noted_policy: None,
                     directory_noted: false,
                     damaged: false,
-                    high_watermark: None,
+                    checkpoint: None,
                 })
             },
             Ok,

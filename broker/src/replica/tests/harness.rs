@@ -4,7 +4,7 @@ use super::super::effect::{AppendSource, Effect, ProduceOutcome, ToFollower, ToL
 use super::super::input::{Acks, BatchSpan, FollowerAck, Input, Produce, Pushed, RequestId, Subscribe, SubscriptionId};
 use super::super::lease::{Lease, Now};
 use super::super::view::{Member, PartitionView, ReplicaConfig};
-use super::super::{Identity, LogFacts, Replica};
+use super::super::{Checkpoint, Identity, LogFacts, Replica};
 use protocol::error::ErrorCode;
 use protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, PartitionEpoch, TopicId, TopicPartition};
 use protocol::metadata::configs::FlushPolicy;
@@ -63,7 +63,14 @@ pub(super) struct Rig {
 }
 
 impl Rig {
+    /// Over a recovered log; 0 = no checkpoint.
     pub(super) fn over(facts: LogFacts, checkpoint: u64) -> Self {
+        let before = checkpoint.checked_sub(1).and_then(|offset| facts.epochs.epoch_at(offset));
+        let epoch = before.map(LeaderEpoch);
+        Self::recovered(facts, epoch.map(|epoch| Checkpoint { high_watermark: checkpoint, epoch }))
+    }
+
+    pub(super) fn recovered(facts: LogFacts, checkpoint: Option<Checkpoint>) -> Self {
         let at = TopicPartition { topic: TopicId::default(), partition: 0 };
         let id = Identity { at, me: ME, broker_epoch: epoch_of(ME), slot: 1 };
         let lease = Lease { valid_until: 1 << 40, grace_until: 1 << 41 };

@@ -235,7 +235,7 @@ impl Sim {
         broker.slots += 1;
         let identity = Identity { at: AT, me: id, broker_epoch: epoch, slot: broker.slots };
         let facts = broker.disk.facts(&broker.disk.epochs());
-        let checkpoint = if checkpoint_lost { 0 } else { broker.disk.checkpoint };
+        let checkpoint = if checkpoint_lost { None } else { broker.disk.checkpoint };
         broker.replica = Some(Replica::new(identity, facts, checkpoint));
         self.apply(id, 0);
     }
@@ -315,9 +315,9 @@ impl Sim {
             Effect::Flush { generation, upto } => self.broker(id).flushes.push((generation, upto)),
             Effect::NotePolicy(policy) => self.broker(id).notes.push(policy),
             Effect::Reply { id: request, outcome } => self.replied(id, request, outcome),
-            Effect::Moved { high_watermark, .. } => {
+            Effect::Moved { checkpoint, .. } => {
                 if self.rng.chance(30) {
-                    self.broker(id).disk.checkpoint = high_watermark;
+                    self.broker(id).disk.checkpoint = checkpoint;
                 }
             }
             Effect::AlterPartition { attempt, leader_epoch, partition_epoch, new_isr } => {

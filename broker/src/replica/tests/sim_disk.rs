@@ -1,6 +1,6 @@
 //! A partition log on a model disk: batches, what of them is synced, the policy note, the checkpoint.
 
-use super::super::LogFacts;
+use super::super::{Checkpoint, LogFacts};
 use super::sim::Rng;
 use log::epochs::EpochTable;
 use protocol::ids::LeaderEpoch;
@@ -24,7 +24,7 @@ pub(super) struct Disk {
     origin: u64,
     pub(super) durable: u64,
     pub(super) noted: Option<FlushPolicy>,
-    pub(super) checkpoint: u64,
+    pub(super) checkpoint: Option<Checkpoint>,
     /// A truncation or power loss cut something that was ever counted; set by the crash, read by the proof.
     pub(super) lost_unsynced: bool,
 }

@@ -4,7 +4,7 @@ use super::super::effect::{Effect, FatalReason, ToLeader};
 use super::super::input::{FollowerAck, Input, Pushed, Subscribe, SubscriptionId};
 use super::super::limits::{NO_ROOM_PAUSE_MS, RESUBSCRIBE_PAUSE_MS, RESUBSCRIBE_PAUSE_MS_MAX};
 use super::super::view::PartitionView;
-use super::super::{LogFacts, RoleName};
+use super::super::{Checkpoint, LogFacts, RoleName};
 use super::harness::*;
 use protocol::error::ErrorCode;
 use protocol::ids::{LeaderEpoch, PartitionEpoch};
@@ -125,6 +125,20 @@ fn who_is_no_member_may_be_overruled_and_keeps_the_tail_aside() {
     let effects = rig.step(Input::Diverged { subscription: asked.subscription, leader_epoch, epoch, end: 5 });
     assert!(effects.contains(&Effect::Truncate { to: 5, keep_aside: true }), "{effects:?}");
     assert_eq!(rig.replica.high_watermark(), 5);
+}
+
+#[test]
+fn a_checkpoint_from_before_an_unclean_election_is_not_believed_after_a_restart() {
+    let (mut rig, asked) = follow(Rig::log(&[(0, 30, 1), (30, 50, 2)]), 50, false);
+    let stale = Some(Checkpoint { high_watermark: 50, epoch: LeaderEpoch(2) });
+    let (epoch, leader_epoch) = (Some(LeaderEpoch(1)), LeaderEpoch(5));
+    let effects = rig.step(Input::Diverged { subscription: asked.subscription, leader_epoch, epoch, end: 30 });
+    let again = subscribed(&effects).expect("it asks again").subscription;
+    start(&mut rig, again);
+    rig.push(again, &[(30, 60, 5)], 40);
+    assert_eq!(rig.replica.high_watermark(), 40);
+    let after = Rig::recovered(Rig::log(&[(0, 30, 1), (30, 60, 5)]), stale);
+    assert!(after.replica.high_watermark() <= 40, "40..50 is not committed: {}", after.replica.high_watermark());
 }
 
 #[test]
