@@ -50,16 +50,17 @@ pub(super) fn elect(
     let mut scope = in_scope(draft.state(), command)?.into_iter();
     let mut results = Vec::new();
     for at in scope.by_ref().take(ELECTIONS_MAX) {
+        // As they stand before: what they reported is void at the epoch that an election begins.
+        let survivors = match command.kind {
+            ElectionKind::Preferred => Vec::new(),
+            ElectionKind::Unclean { .. } => survivors(draft.state(), sessions, at),
+        };
         let outcome = match command.kind {
             ElectionKind::Preferred => preferred(draft, at, command.dry_run),
             ElectionKind::Unclean { now: forced, chosen } => {
                 let wish = Wish { forced, chosen, dry_run: command.dry_run, at_ms: command.at_ms };
                 unclean(draft, sessions, now, at, wish)
             }
-        };
-        let survivors = match command.kind {
-            ElectionKind::Preferred => Vec::new(),
-            ElectionKind::Unclean { .. } => survivors(draft.state(), sessions, at),
         };
         results.push(result(draft.state(), at, survivors, outcome));
     }

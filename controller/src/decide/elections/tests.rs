@@ -219,6 +219,23 @@ fn an_operator_may_choose_a_replica_that_reported_and_is_active() {
 }
 
 #[test]
+fn an_election_that_took_place_lists_what_every_survivor_had() {
+    for dry_run in [true, false] {
+        let (mut world, at) = offline("manual");
+        let name = name(&world, at);
+        tell(&mut world, 2, at, Some(0), 97, false);
+        tell(&mut world, 3, at, Some(1), 98, false);
+        let now = ElectionKind::Unclean { now: true, chosen: None };
+        let result = elect_one(&mut world, ElectLeaders { dry_run, ..ask(now, &name) });
+        assert_eq!(result.error, None);
+        let told = |s: &Survivor| (s.broker.0, s.end.map(|e| (e.last_epoch, e.log_end)));
+        let told: BTreeSet<_> = result.survivors.iter().map(told).collect();
+        let all = [(1, None), (2, Some((Some(0), 97))), (3, Some((Some(1), 98)))];
+        assert_eq!(told, all.into(), "dry run: {dry_run}");
+    }
+}
+
+#[test]
 fn a_damaged_log_is_elected_only_by_name() {
     let (mut world, at) = offline("manual");
     let name = name(&world, at);
