@@ -5,6 +5,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use axum::serve::Listener;
+use protocol::limits::HTTP_CONNECTIONS_MAX;
+use protocol::rpc::connections::{Connection, Places};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +40,32 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Pages { render, readiness });
+    let listener = Capped { listener, places: Places::new("metrics", HTTP_CONNECTIONS_MAX) };
     axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}
+
+/// Accepts for the pages, within their places.
+struct Capped {
+    listener: TcpListener,
+    places: Places,
+}
+
+impl Listener for Capped {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            if let Some(connection) = self.places.admit(stream) {
+                return (connection, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 async fn metrics(State(pages): State<Pages>) -> String {

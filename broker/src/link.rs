@@ -8,6 +8,7 @@
 use parking_lot::Mutex;
 use protocol::error::{ApiError, Effect, ErrorCode, Next};
 use protocol::metadata::record::Endpoint;
+use protocol::rpc::channel::Channel;
 use protocol::rpc::channel::{Dialer, Traffic};
 use protocol::rpc::convert::from_status;
 use std::collections::BTreeMap;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use crate::limits;

@@ -11,14 +11,16 @@ use crate::format::{FormatError, read_bootstrap};
 use crate::limits::{FEED_FOLLOWERS_MAX, HEARTBEAT_STREAMS_MAX, STOP_DEADLINE};
 use crate::quorum::transport::Transport;
 use crate::quorum::{Halt, Lead, Quorum, QuorumConfig, QuorumStartError, VoterId};
-use crate::rpc::http::{not_ready, router};
+use crate::rpc::http::{Capped, not_ready, router};
 use crate::rpc::raft_client::GrpcTransport;
 use crate::rpc::{Context, routes};
 use crate::tasks::{self, AbortOnDrop};
 use log::data_dir::{DataDir, DataDirError, Expected, Role};
 use log::storage::Storage;
+use protocol::limits::NODE_CONNECTIONS_MAX;
 use protocol::metadata::record::Endpoint;
 use protocol::rpc::channel::Dialer;
+use protocol::rpc::connections::Places;
 use protocol::rpc::server::{self, ServerOptions};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -177,7 +179,8 @@ fn serve(context: &Arc<Context>, listener: TcpListener) -> Result<(AbortOnDrop, 
     let router = server.add_routes(routes);
     let stopping = context.stopping.clone().cancelled_owned();
     let serving = async move {
-        if let Err(error) = router.serve_with_incoming_shutdown(server::incoming(listener), stopping).await {
+        let incoming = server::incoming(listener, Places::new("controller", NODE_CONNECTIONS_MAX));
+        if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopping).await {
             tracing::error!(%error, "the controller listener failed");
         }
     };
@@ -198,7 +201,7 @@ fn serve(context: &Arc<Context>, listener: TcpListener) -> Result<(AbortOnDrop, 
 }
 
 async fn pages(router: axum::Router, listener: TcpListener, stopping: CancellationToken) {
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned());
+    let serving = axum::serve(Capped::new(listener), router).with_graceful_shutdown(stopping.cancelled_owned());
     if let Err(error) = serving.await {
         tracing::error!(%error, "the HTTP listener failed");
     }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use protocol::metadata::record::Endpoint;
+use protocol::rpc::channel::Channel;
 use protocol::rpc::channel::{Dialer, Traffic, admin_client, data_client};
 use protocol::rpc::pb::admin::v1::admin_client::AdminClient;
 use protocol::rpc::pb::data::v1::data_client::DataClient;
@@ -11,7 +12,6 @@ use protocol::rpc::pb::data::v1::{
     ListOffsetsRequest, RoutingRequest, RoutingResponse,
 };
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Longest wait for one answer.
 pub const DEADLINE: Duration = Duration::from_secs(5);

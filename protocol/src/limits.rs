@@ -73,6 +73,15 @@ pub const CALL_DEADLINE_MS: u64 = 10_000;
 /// Longest a server works on one unary call or head of a stream, ms: voter changes wait for a learner to catch up.
 pub const SERVER_DEADLINE_MS: u64 = 120_000;
 
+/// Connections of applications that a broker has open at once, over all shards: some 100 KiB of buffers each while busy.
+pub const CLIENT_CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections of nodes that a broker or controller has open at once: a few from every shard of a thousand brokers.
+pub const NODE_CONNECTIONS_MAX: usize = 16_384;
+
+/// Connections to a metrics page that a node has open at once: scrapers, probes and a few people.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
 /// HTTP/2 streams open at once on one connection of an application.
 pub const CLIENT_STREAMS_MAX: u32 = 256;
 

@@ -1,6 +1,8 @@
 //! Shard threads: each has a runtime of its own on which its listeners, its connections and its loop live.
 
 use protocol::ids::BrokerId;
+use protocol::limits::{CLIENT_CONNECTIONS_MAX, NODE_CONNECTIONS_MAX};
+use protocol::rpc::connections::Places;
 use protocol::rpc::server::ServerOptions;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::shard::{Shard, ShardParts};
 pub(super) struct Listening {
     client: Arc<StdListener>,
     internal: Arc<StdListener>,
+    client_places: Places,
+    internal_places: Places,
     client_routes: Routes,
     internal_routes: Routes,
     stop: CancellationToken,
@@ -43,6 +47,8 @@ impl Listening {
         Ok(Self {
             client: Arc::new(sockets.client.try_clone().map_err(StartError::build("client listener"))?),
             internal: Arc::new(sockets.internal.try_clone().map_err(StartError::build("internal listener"))?),
+            client_places: Places::new("client", CLIENT_CONNECTIONS_MAX),
+            internal_places: Places::new("internal", NODE_CONNECTIONS_MAX),
             client_routes: clients.map_err(|e| StartError::Build { what: "client services", reason: e.to_string() })?,
             internal_routes: internal_routes(replication, data),
             stop: shared.stop.clone(),
@@ -52,8 +58,9 @@ impl Listening {
     /// Starts both listeners on the runtime of this thread.
     fn start(self) -> Result<(), StartError> {
         let built = |e: crate::rpc::listen::ListenError| StartError::Build { what: "listener", reason: e.to_string() };
-        let clients = serve(&self.client, &ServerOptions::client(), self.client_routes, self.stop.clone());
-        let nodes = serve(&self.internal, &ServerOptions::internal(), self.internal_routes, self.stop);
+        let (client, internal) = (ServerOptions::client(), ServerOptions::internal());
+        let clients = serve(&self.client, &client, self.client_places, self.client_routes, self.stop.clone());
+        let nodes = serve(&self.internal, &internal, self.internal_places, self.internal_routes, self.stop);
         for server in [boxed(clients.map_err(built)?), boxed(nodes.map_err(built)?)] {
             tokio::spawn(async move {
                 if let Err(error) = server.await {

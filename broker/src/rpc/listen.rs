@@ -4,6 +4,7 @@
 //!
 //! Invariant: the client listener has no internal service, the internal one no application's.
 
+use protocol::rpc::connections::Places;
 use protocol::rpc::server::{self, ServerOptions};
 use std::future::Future;
 use std::net::TcpListener as StdListener;
@@ -57,12 +58,13 @@ pub fn internal_routes(replication: ReplicationService, data: DataService) -> Ro
 pub fn serve(
     socket: &StdListener,
     options: &ServerOptions,
+    places: Places,
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static, ListenError> {
     let socket = socket.try_clone()?;
     socket.set_nonblocking(true)?;
-    let incoming = server::incoming(TcpListener::from_std(socket)?);
+    let incoming = server::incoming(TcpListener::from_std(socket)?, places);
     let mut builder = server::server(options).map_err(|e| ListenError::Services(e.to_string()))?;
     let router = builder.add_routes(routes);
     Ok(async move { router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await })

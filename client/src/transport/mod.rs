@@ -12,13 +12,13 @@ use crate::config::show_address;
 use parking_lot::Mutex;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::metadata::record::Endpoint;
-use protocol::rpc::channel::{self, Dialer, Traffic};
+use protocol::rpc::channel::{self, Channel, Dialer, Traffic};
 use protocol::rpc::convert::from_status;
+use protocol::rpc::guard::guarded;
 use protocol::rpc::pb::{admin::v1 as admin, data::v1 as data};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// Connections by address.
@@ -41,7 +41,7 @@ impl Nodes {
             Some(channel) => channel.clone(),
             None => {
                 let endpoint = self.dialer.endpoint(address, Traffic::Data)?.connect_timeout(self.connect_timeout);
-                channels.entry(address.clone()).or_insert(endpoint.connect_lazy()).clone()
+                channels.entry(address.clone()).or_insert(guarded(endpoint.connect_lazy())).clone()
             }
         };
         Ok(Node { address: address.clone(), channel })
@@ -55,7 +55,7 @@ impl Nodes {
             ApiError::new(ErrorCode::NotReachable, format!("no connection to {}: {why}", show_address(address)))
         };
         match dial.await {
-            Ok(Ok(channel)) => Ok(ProduceStream::open(channel)),
+            Ok(Ok(channel)) => Ok(ProduceStream::open(guarded(channel))),
             Ok(Err(error)) => Err(protocol::rpc::convert::unreachable(address, &error)),
             Err(_) => Err(failed(&format!("nothing within {} ms", self.connect_timeout.as_millis()))),
         }

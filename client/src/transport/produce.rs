@@ -9,11 +9,11 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use protocol::error::ApiError;
 use protocol::rpc::channel;
+use protocol::rpc::channel::Channel;
 use protocol::rpc::convert::from_status;
 use protocol::rpc::pb::data::v1::{ProduceRequest, ProduceResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 /// Both ends of an open stream.
 pub(crate) struct ProduceStream {

@@ -160,7 +160,12 @@ impl Fake {
             .unwrap()
             .add_service(server::data(node.clone()))
             .add_service(server::admin(node));
-        runtime.spawn(async move { router.serve_with_incoming(server::incoming(listener)).await.unwrap() });
+        runtime.spawn(async move {
+            router
+                .serve_with_incoming(server::incoming(listener, protocol::rpc::connections::Places::new("fake", 64)))
+                .await
+                .unwrap()
+        });
         self.running.lock().insert(id, runtime);
     }
 

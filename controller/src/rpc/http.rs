@@ -10,7 +10,12 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::serve::Listener;
+use protocol::limits::HTTP_CONNECTIONS_MAX;
+use protocol::rpc::connections::{Connection, Places};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 
 /// Why this controller does not count yet. Empty: it is ready.
 pub(crate) fn not_ready(context: &Context) -> Vec<String> {
@@ -80,5 +85,35 @@ fn readiness(context: &Context) -> impl IntoResponse + use<> {
         (StatusCode::OK, "ready\n".to_owned())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, why.join("\n") + "\n")
+    }
+}
+
+/// Accepts for the pages, within their places.
+pub(crate) struct Capped {
+    listener: TcpListener,
+    places: Places,
+}
+
+impl Capped {
+    pub(crate) fn new(listener: TcpListener) -> Self {
+        Self { listener, places: Places::new("metrics", HTTP_CONNECTIONS_MAX) }
+    }
+}
+
+impl Listener for Capped {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            if let Some(connection) = self.places.admit(stream) {
+                return (connection, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }

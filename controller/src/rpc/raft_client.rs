@@ -12,6 +12,7 @@ use futures_util::stream::{BoxStream, Stream, StreamExt};
 use parking_lot::Mutex;
 use protocol::error::ErrorCode;
 use protocol::metadata::record::Endpoint;
+use protocol::rpc::channel::Channel;
 use protocol::rpc::channel::{Dialer, Traffic, raft_client};
 use protocol::rpc::convert;
 use protocol::rpc::pb::raft::v1::raft_client::RaftClient;
@@ -22,7 +23,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 

@@ -4,6 +4,7 @@
 use crate::cluster::{Cluster, eventually};
 use parking_lot::Mutex;
 use protocol::error::{ApiError, ErrorCode};
+use protocol::rpc::channel::Channel;
 use protocol::rpc::channel::lifecycle_client;
 use protocol::rpc::convert;
 use protocol::rpc::pb::common::v1::Endpoint;
@@ -15,7 +16,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// Answers of the active controller, newest last, with the controller's id.

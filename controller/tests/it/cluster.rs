@@ -9,6 +9,7 @@ use log::storage::Storage;
 use log::storage::file::FileStorage;
 use protocol::ids::ControllerId;
 use protocol::metadata::record::Endpoint;
+use protocol::rpc::channel::Channel;
 use protocol::rpc::channel::{Dialer, Traffic};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,7 +18,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// Longest wait for anything that must happen.

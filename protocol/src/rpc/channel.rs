@@ -9,7 +9,10 @@ use crate::metadata::record::Endpoint as Address;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
+
+pub use super::guard::Channel;
+use super::guard::guarded;
 
 /// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +76,7 @@ impl Dialer {
     /// # Errors
     /// See [`Self::endpoint`].
     pub fn lazy(&self, address: &Address, traffic: Traffic) -> Result<Channel, ApiError> {
-        Ok(self.endpoint(address, traffic)?.connect_lazy())
+        Ok(guarded(self.endpoint(address, traffic)?.connect_lazy()))
     }
 
     /// A connected channel. A failure to connect is definite: nothing was sent.
@@ -81,7 +84,8 @@ impl Dialer {
     /// # Errors
     /// `NotReachable` when no connection came about within [`l::CONNECT_TIMEOUT_MS`].
     pub async fn connect(&self, address: &Address, traffic: Traffic) -> Result<Channel, ApiError> {
-        self.endpoint(address, traffic)?.connect().await.map_err(|e| super::convert::unreachable(address, &e))
+        let connected = self.endpoint(address, traffic)?.connect().await;
+        connected.map(guarded).map_err(|e| super::convert::unreachable(address, &e))
     }
 }
 

@@ -2,7 +2,9 @@
 //! between wire errors and [`crate::error::ApiError`]. Knows sockets only through tonic.
 
 pub mod channel;
+pub mod connections;
 pub mod convert;
+pub mod guard;
 pub mod server;
 
 /// Messages and services as generated from `proto/`.

@@ -2,6 +2,7 @@
 //! HTTP/2 bounds, message sizes per service. It knows no service's meaning. Why here: tonic limits neither streams, calls,
 //! resets nor time unless told, and one forgotten listener is the one that is attacked.
 
+use super::connections::{Incoming, Places};
 use super::pb;
 use crate::limits as l;
 use std::fmt;
@@ -122,12 +123,13 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepted connections of a bound socket, with `TCP_NODELAY` and keep-alive set (a server on accepted connections ignores
-/// its own TCP settings).
+/// its own TCP settings), as many as there are places.
 #[must_use]
-pub fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener)
+pub fn incoming(listener: TcpListener, places: Places) -> Incoming {
+    let accepted = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
-        .with_keepalive(Some(Duration::from_millis(l::TCP_KEEPALIVE_MS)))
+        .with_keepalive(Some(Duration::from_millis(l::TCP_KEEPALIVE_MS)));
+    Incoming::new(accepted, places)
 }
 
 macro_rules! services {

@@ -67,12 +67,12 @@ async fn start(options: ServerOptions) -> Running {
     let (entered, gate) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
     let service = admin(Gated { entered: entered.clone(), gate: gate.clone() });
     let mut builder = server(&options).expect("no hook, no refusal");
-    let serving = builder.add_service(service).serve_with_incoming(incoming(listener));
+    let serving = builder.add_service(service).serve_with_incoming(incoming(listener, Places::new("test", 16)));
     tokio::spawn(serving);
     Running { address: Endpoint { host: "127.0.0.1".to_owned(), port }, entered, gate }
 }
 
-async fn hash(channel: tonic::transport::Channel) -> Result<u32, ApiError> {
+async fn hash(channel: crate::rpc::channel::Channel) -> Result<u32, ApiError> {
     let answer = admin_client(channel).metadata_hash(admin_pb::MetadataHashRequest {}).await;
     answer.map(|r| r.into_inner().node_id).map_err(|s| from_status(&s))
 }
