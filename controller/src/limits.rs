@@ -88,6 +88,12 @@ pub const SNAPSHOT_EVERY_MIN: u64 = 10;
 /// Largest `snapshot.every`: a restart replays this many entries.
 pub const SNAPSHOT_EVERY_MAX: u64 = 1_000_000;
 
+/// Bytes of applied batches after which a snapshot is taken, however few the entries: a restart replays less than this.
+pub const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
+
+/// How often those bytes are looked at.
+pub const SNAPSHOT_CHECK: Duration = Duration::from_secs(1);
+
 /// Entries kept below a snapshot: more than are written while one is sent, else the receiver needs the next one at once
 /// (openraft issue 1706).
 pub const LOG_KEEP_BELOW_SNAPSHOT: u64 = 1000;
@@ -113,12 +119,18 @@ pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(800);
 /// How often a running controller reads its vote, log and snapshot back and checks them.
 pub const SCRUB_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Bytes that such a look reads before others may use the log again: a few ms of disk time.
+pub const SCRUB_STEP_BYTES: usize = 1 << 20;
+
 /// Free space below which a controller gives up leadership, refuses writes and keeps only its vote: room for a log segment,
 /// a snapshot and the votes until an operator acts.
 pub const DISK_FLOOR_BYTES: u64 = 64 << 20;
 
 /// How often free space is looked at.
 pub const DISK_CHECK: Duration = Duration::from_millis(500);
+
+/// How often the leader looks for a joint membership that nobody is changing any more.
+pub const MEMBERSHIP_CHECK: Duration = Duration::from_millis(500);
 
 /// Longest wait for a membership change, catching up of learners included.
 pub const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@
 
 use super::cache::EntryCache;
 use super::types::alias::{CommittedLeaderId, Entry, LogId, Payload, Vote};
-use crate::limits::{APPEND_BYTES_MAX, ENTRY_CACHE_BYTES, RAFT_FRAME_MAX};
+use crate::limits::{APPEND_BYTES_MAX, ENTRY_CACHE_BYTES, RAFT_FRAME_MAX, SCRUB_STEP_BYTES};
 use bytes::Bytes;
 use log::slot_file::StateFile;
 use log::storage::{Storage, create_dir_durably};
@@ -308,8 +308,8 @@ impl Disk {
         Ok(Entry { log_id: LogId::new(CommittedLeaderId::new(u64::from(term)), record.offset), payload })
     }
 
-    /// Reads everything back from disk and checks it: for a running controller.
-    pub(super) fn scrub(&self) -> Result<(), DiskError> {
+    /// Reads vote and marker back and checks them: for a running controller.
+    pub(super) fn scrub_records(&self) -> Result<(), DiskError> {
         let vote: Option<Vote> = load(&self.vote_file, &self.dir.join("vote"))?;
         if vote != self.vote {
             return Err(self.damaged("vote", 0, "is not the vote last saved"));
@@ -318,12 +318,17 @@ impl Disk {
         if marker.unwrap_or_default() != self.marker {
             return Err(self.damaged("marker", 0, "is not the marker last saved"));
         }
-        let mut next = self.first_index();
-        while next < self.log.durable_end() {
-            let entries = self.read_disk(next, self.log.durable_end(), APPEND_BYTES_MAX)?;
-            next = entries.last().map_or(u64::MAX, |(entry, _)| entry.index() + 1);
-        }
         Ok(())
+    }
+
+    /// Reads [`SCRUB_STEP_BYTES`] of entries back, from index `from` on. The index to go on with, None at the end.
+    pub(super) fn scrub_entries(&self, from: u64) -> Result<Option<u64>, DiskError> {
+        let (from, end) = (from.max(self.first_index()), self.log.durable_end());
+        if from >= end {
+            return Ok(None);
+        }
+        let entries = self.read_disk(from, end, SCRUB_STEP_BYTES)?;
+        Ok(entries.last().map(|(entry, _)| entry.index() + 1))
     }
 
     /// Makes the end mark durable when nothing was written for a while.

@@ -26,7 +26,6 @@ enum Job {
     Vote(Vote, Done),
     Truncate(Option<LogId>, Done),
     Purge(LogId, Done),
-    Scrub(Done),
     Close(Done),
 }
 
@@ -49,9 +48,15 @@ impl LogStore {
         Ok((Self { disk, jobs, halt, committed: None }, thread))
     }
 
-    /// Reads everything back from disk and checks it; damage halts.
-    pub(crate) async fn scrub(&self) -> io::Result<()> {
-        self.ask(Job::Scrub).await
+    /// Reads everything back from disk and checks it; damage halts. The disk is free for others after every
+    /// [`crate::limits::SCRUB_STEP_BYTES`], and the flush thread has no part in it. Not for async threads.
+    pub(crate) fn scrub(&self) -> io::Result<()> {
+        self.with(|disk| disk.scrub_records())?;
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.with(|disk| disk.scrub_entries(from))?;
+        }
+        Ok(())
     }
 
     /// Flushes, leaves a clean end mark and ends the flush thread.
@@ -146,7 +151,6 @@ impl Flusher {
             Job::Vote(vote, done) => (self.with(|disk| disk.save_vote(&vote)), done),
             Job::Truncate(last, done) => (self.with(|disk| disk.truncate_after(last)), done),
             Job::Purge(upto, done) => (self.with(|disk| disk.purge(upto)), done),
-            Job::Scrub(done) => (self.with(|disk| disk.scrub()), done),
             Job::Close(done) => {
                 let disk = self.disk.lock().take();
                 let closing = disk.map_or(Ok(()), Disk::close).map_err(|e| self.halt.now(&e));

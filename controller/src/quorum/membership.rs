@@ -1,14 +1,21 @@
 //! Changing the voters: learners first, caught up, then one joint change for all of them. One change at a time; a change
-//! that stopped half way is flattened before the next and after a failure. The layout guard looks at the target set.
+//! that stopped half way is flattened before the next, after a failure, and by whoever leads (`upkeep`). The guard judges
+//! the change. A change runs as a task of its own: a caller that goes away leaves no half of it behind. Each step is
+//! compare-and-set on the membership that the one before it left, and on the term it was judged in.
 
 use super::guard::{DcVerdict, LayoutRefused, ToleranceLost, check_change, check_layout, verdicts};
-use super::types::TypeConfig;
+use super::types::alias::{CommittedLeaderId, LogId};
 use super::{Lead, Quorum, VoterId, VoterNode, VoterSpec};
 use crate::limits::{MEMBERSHIP_REPAIR_DEADLINE, VOTERS_MAX};
+use crate::tasks::{self, AbortOnDrop};
 use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::raft::Precondition;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Entries by which a learner may be behind when it becomes a voter: less than a heartbeat's worth of writes.
@@ -48,6 +55,9 @@ pub enum ChangeError {
     /// Another change runs.
     #[error("another membership change is under way")]
     InProgress,
+    /// The membership is not the one that the change was judged on.
+    #[error("the membership changed meanwhile: look at it again")]
+    Moved,
     /// The request names something impossible.
     #[error("{field} is {value}, allowed: {limit}")]
     Invalid {
@@ -79,20 +89,46 @@ pub enum ChangeError {
 
 type Members = BTreeMap<VoterId, VoterNode>;
 
+/// What a step of a change rests on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Basis {
+    /// Term of this node's leadership.
+    pub(super) term: u64,
+    /// Entry of the membership that was looked at, or that the step before wrote.
+    pub(super) membership: Option<LogId>,
+}
+
 impl Quorum {
-    /// Changes the voters, within `limit`.
+    /// Changes the voters, within `limit`. The change goes on when the caller does not wait for it.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn change_voters(&self, change: VoterChange, limit: Duration) -> Result<VoterChanged, ChangeError> {
-        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeError::InProgress)?;
-        if !matches!(*self.lead.borrow(), Lead::Me { .. }) {
-            return Err(ChangeError::NotLeader);
-        }
+    pub async fn change_voters(
+        self: &Arc<Self>,
+        change: VoterChange,
+        limit: Duration,
+    ) -> Result<VoterChanged, ChangeError> {
+        let one_at_a_time = Arc::clone(&self.changing).try_lock_owned().map_err(|_| ChangeError::InProgress)?;
+        let (answer, outcome) = oneshot::channel();
+        let quorum = Arc::clone(self);
+        let task = tasks::spawn("change-voters", async move {
+            let outcome = quorum.change_within(change, limit).await;
+            drop(one_at_a_time);
+            if let Err(outcome) = answer.send(outcome) {
+                tracing::info!(?outcome, "nobody waits for the outcome of a change of voters any more");
+            }
+        });
+        // The task before has ended: it held the lock.
+        *self.change.lock() = Some(AbortOnDrop(task));
+        outcome.await.map_err(|_| ChangeError::Unknown("this controller is stopping".to_owned()))?
+    }
+
+    async fn change_within(&self, change: VoterChange, limit: Duration) -> Result<VoterChanged, ChangeError> {
         let deadline = Instant::now() + limit;
         if self.status().joint && !change.dry_run {
             self.flatten(deadline).await?;
         }
+        let mut basis = self.basis()?;
         let voters = self.voters();
         let target = target_set(&voters, &change)?;
         if !change.force {
@@ -106,11 +142,20 @@ impl Quorum {
         if change.dry_run || target == voters {
             return Ok(result);
         }
-        self.add_learners(&voters, &target, deadline).await?;
+        self.add_learners(&voters, &target, &mut basis, deadline).await?;
         if !target.keys().eq(voters.keys()) {
-            self.switch(target.keys().copied().collect(), deadline).await?;
+            self.switch(target.keys().copied().collect(), &mut basis, deadline).await?;
         }
         Ok(result)
+    }
+
+    /// This leadership and the membership now. Taken before the voters are looked at: what changes between the two makes
+    /// the first step fail.
+    pub(super) fn basis(&self) -> Result<Basis, ChangeError> {
+        let Lead::Me { term } = *self.lead.borrow() else { return Err(ChangeError::NotLeader) };
+        let metrics = self.raft.metrics();
+        let membership = *metrics.borrow_watched().membership_config.log_id();
+        Ok(Basis { term, membership })
     }
 
     fn voters(&self) -> Members {
@@ -118,15 +163,21 @@ impl Quorum {
     }
 
     /// Makes new voters known, as learners, and waits until they have the log; gives known ones their new address.
-    async fn add_learners(&self, voters: &Members, target: &Members, deadline: Instant) -> Result<(), ChangeError> {
+    async fn add_learners(
+        &self,
+        voters: &Members,
+        target: &Members,
+        basis: &mut Basis,
+        deadline: Instant,
+    ) -> Result<(), ChangeError> {
         for (voter, node) in target.iter().filter(|(voter, node)| voters.get(voter) != Some(*node)) {
             // Adding never changes a known address; setting does.
             let set = ChangeMembers::SetNodes(BTreeMap::from([(*voter, node.clone())]));
-            self.change(set, true, deadline).await?;
+            self.change(set, true, basis, deadline).await?;
             if !voters.contains_key(voter)
                 && let Err(error) = self.caught_up(*voter, deadline).await
             {
-                self.forget(*voter).await;
+                self.forget(*voter, basis).await;
                 return Err(error);
             }
         }
@@ -153,55 +204,68 @@ impl Quorum {
     }
 
     /// Takes a learner out again. Best effort: as a learner it harms nobody.
-    async fn forget(&self, voter: VoterId) {
+    async fn forget(&self, voter: VoterId, basis: &mut Basis) {
         let remove = ChangeMembers::RemoveNodes(BTreeSet::from([voter]));
-        if let Err(error) = self.change(remove, false, Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await {
+        if let Err(error) = self.change(remove, false, basis, Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await {
             tracing::warn!(%voter, %error, "learner stays in the membership");
         }
     }
 
-    async fn switch(&self, target: BTreeSet<VoterId>, deadline: Instant) -> Result<(), ChangeError> {
-        let outcome = self.change(ChangeMembers::ReplaceAllVoters(target), false, deadline).await;
+    async fn switch(&self, target: BTreeSet<VoterId>, basis: &mut Basis, deadline: Instant) -> Result<(), ChangeError> {
+        let outcome = self.change(ChangeMembers::ReplaceAllVoters(target), false, basis, deadline).await;
         if outcome.is_err()
             && self.status().joint
             && let Err(error) = self.flatten(Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await
         {
-            tracing::warn!(%error, "membership stays joint; the next change flattens it");
+            tracing::warn!(%error, "membership stays joint; whoever leads flattens it");
         }
         outcome
     }
 
     /// Ends a joint membership in its target set.
     async fn flatten(&self, deadline: Instant) -> Result<(), ChangeError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false, deadline).await
+        let mut basis = self.basis()?;
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false, &mut basis, deadline).await
     }
 
-    async fn change(
+    /// Flattens a joint membership that somebody left behind, if this node leads and no change is under way.
+    pub(super) async fn flatten_leftover(&self) {
+        let Ok(_no_change) = Arc::clone(&self.changing).try_lock_owned() else { return };
+        if !matches!(*self.lead.borrow(), Lead::Me { .. }) || !self.status().joint {
+            return;
+        }
+        match self.flatten(Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await {
+            Ok(()) => tracing::info!("a membership that was left joint is flattened"),
+            Err(error) => tracing::warn!(%error, "membership stays joint for now"),
+        }
+    }
+
+    /// One step, only on what it rests on; moves the basis on.
+    pub(super) async fn change(
         &self,
         members: ChangeMembers<VoterId, VoterNode>,
         retain: bool,
+        basis: &mut Basis,
         deadline: Instant,
     ) -> Result<(), ChangeError> {
-        let changing = self.raft.change_membership(members, retain);
-        bounded(changing, deadline).await
-    }
-}
-
-async fn bounded<T>(
-    changing: impl Future<
-        Output = Result<T, openraft::errors::RaftError<TypeConfig, openraft::errors::ClientWriteError<TypeConfig>>>,
-    >,
-    deadline: Instant,
-) -> Result<(), ChangeError> {
-    use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-    match tokio::time::timeout_at(deadline, changing).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(ChangeError::NotLeader),
-        Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))))) => {
-            Err(ChangeError::InProgress)
+        let on = [
+            Precondition::CommittedLeaderId { committed_leader_id: CommittedLeaderId::new(basis.term) },
+            Precondition::LastMembershipLogId { last_membership_log_id: basis.membership },
+        ];
+        let changing = self.raft.change_membership_if(members, retain, on);
+        match tokio::time::timeout_at(deadline, changing).await {
+            Ok(Ok(written)) => {
+                basis.membership = Some(written.log_id);
+                Ok(())
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(ChangeError::NotLeader),
+            Ok(Err(RaftError::APIError(ClientWriteError::PreconditionFailed(_)))) => Err(ChangeError::Moved),
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_),
+            )))) => Err(ChangeError::InProgress),
+            Ok(Err(error)) => Err(ChangeError::Unknown(error.to_string())),
+            Err(_) => Err(ChangeError::Unknown("no answer from the quorum in time".to_owned())),
         }
-        Ok(Err(error)) => Err(ChangeError::Unknown(error.to_string())),
-        Err(_) => Err(ChangeError::Unknown("no answer from the quorum in time".to_owned())),
     }
 }
 

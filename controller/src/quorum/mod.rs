@@ -50,7 +50,7 @@ use state_machine::StateMachine;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -113,7 +113,11 @@ pub struct Quorum {
     timers: Timers,
     started: Instant,
     lead: watch::Receiver<Lead>,
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Bytes of batches applied since the last snapshot.
+    applied_bytes: Arc<AtomicU64>,
+    /// The change of voters under way, or the last one.
+    change: Mutex<Option<AbortOnDrop>>,
     stopping: Arc<AtomicBool>,
     disk_full: AtomicBool,
     freshness: Freshness,
@@ -139,6 +143,7 @@ impl Quorum {
         check_snapshot(&disk, &snapshots, snapshot_dir)?;
         let (store, flusher) = LogStore::start(disk, halt.clone()).map_err(QuorumStartError::Thread)?;
         let machine = StateMachine::new(Arc::clone(&feed), Arc::clone(&snapshots), halt.clone());
+        let applied_bytes = machine.applied_bytes();
         let settings = settings::raft_config(&config.timers, config.snapshot_every);
         let mut settings = settings.validate().map_err(|e| QuorumStartError::Raft(e.to_string()))?;
         // Enabled after one maximum election timeout: a restarted voter may have forgotten a lease it gave.
@@ -157,7 +162,9 @@ impl Quorum {
             timers: config.timers,
             started: Instant::now(),
             lead,
-            changing: tokio::sync::Mutex::new(()),
+            changing: Arc::default(),
+            applied_bytes,
+            change: Mutex::new(None),
             stopping: Arc::new(AtomicBool::new(false)),
             disk_full: AtomicBool::new(false),
             freshness: Freshness::new(),
@@ -179,11 +186,15 @@ impl Quorum {
         let watcher = write::watch_lead(self.me, metrics, lead, Arc::clone(&self.stopping), halt.clone());
         let beginning = upkeep::begin(self.raft.clone(), self.me, config.bootstrap, self.timers);
         let scrubbing = upkeep::scrub(self.store.clone(), snapshots, halt);
+        let flattening = upkeep::flatten(Arc::downgrade(self));
+        let snapshotting = upkeep::snapshot_by_bytes(self.raft.clone(), Arc::clone(&self.applied_bytes));
         let standing = upkeep::stand_aside(Arc::downgrade(self), storage, config.dir);
         *self.tasks.lock() = vec![
             AbortOnDrop(tasks::spawn("raft-lead", watcher)),
             AbortOnDrop(tasks::spawn("raft-begin", beginning)),
             AbortOnDrop(tasks::spawn("raft-scrub", scrubbing)),
+            AbortOnDrop(tasks::spawn("raft-flatten", flattening)),
+            AbortOnDrop(tasks::spawn("raft-snapshot", snapshotting)),
             AbortOnDrop(tasks::spawn("raft-stand-aside", standing)),
         ];
     }
@@ -233,6 +244,7 @@ impl Quorum {
             tracing::warn!(%error, "raft log was not closed cleanly");
         }
         self.tasks.lock().clear();
+        drop(self.change.lock().take());
         let flusher = self.flusher.lock().take();
         if let Some(thread) = flusher
             && tokio::task::spawn_blocking(move || thread.join()).await.is_err()

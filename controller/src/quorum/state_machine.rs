@@ -15,6 +15,7 @@ use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::{ApplyError, MetadataImage};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// See the module's text.
 pub(crate) struct StateMachine {
@@ -23,18 +24,29 @@ pub(crate) struct StateMachine {
     halt: Halt,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// Bytes of batches applied since the last snapshot was begun or installed.
+    applied_bytes: Arc<AtomicU64>,
 }
 
 impl StateMachine {
     pub(crate) fn new(feed: Arc<Feed>, snapshots: Arc<SnapshotStore>, halt: Halt) -> Self {
-        Self { feed, snapshots, halt, applied: None, membership: StoredMembership::default() }
+        let (membership, applied_bytes) = (StoredMembership::default(), Arc::default());
+        Self { feed, snapshots, halt, applied: None, membership, applied_bytes }
+    }
+
+    /// Bytes of batches applied since the last snapshot was begun or installed.
+    pub(crate) fn applied_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.applied_bytes)
     }
 
     fn apply_entry(&mut self, entry: Entry) -> io::Result<Verdict> {
         let log_id = entry.log_id();
         let verdict = match entry.payload {
             EntryPayload::Blank => Verdict::NoBatch,
-            EntryPayload::Normal(batch) => self.apply_batch(&log_id, &batch)?,
+            EntryPayload::Normal(batch) => {
+                self.applied_bytes.fetch_add(batch.0.len() as u64, Ordering::SeqCst);
+                self.apply_batch(&log_id, &batch)?
+            }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(log_id), membership);
                 Verdict::NoBatch
@@ -86,6 +98,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
+        self.applied_bytes.store(0, Ordering::SeqCst);
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         Builder { meta, image: self.feed.image(), snapshots: Arc::clone(&self.snapshots), halt: self.halt.clone() }
     }
@@ -99,6 +112,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         store(&self.snapshots, &self.halt, meta.clone(), data).await?;
         self.feed.replace(image);
+        self.applied_bytes.store(0, Ordering::SeqCst);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())

@@ -6,13 +6,15 @@ use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::{TypeConfig, VoterId, VoterNode, VoterSpec};
 use super::{Halt, Quorum};
-use crate::limits::{DISK_CHECK, DISK_FLOOR_BYTES, SCRUB_INTERVAL};
+use crate::limits::{
+    DISK_CHECK, DISK_FLOOR_BYTES, MEMBERSHIP_CHECK, SCRUB_INTERVAL, SNAPSHOT_CHECK, SNAPSHOT_LOG_BYTES,
+};
 use log::storage::Storage;
 use openraft::Raft;
 use protocol::timers::Timers;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -46,12 +48,35 @@ pub(super) async fn scrub(store: LogStore, snapshots: Arc<SnapshotStore>, halt: 
     turns.tick().await;
     loop {
         turns.tick().await;
-        if store.scrub().await.is_err() {
+        let (store, snapshots, halt) = (store.clone(), Arc::clone(&snapshots), halt.clone());
+        let checked = tokio::task::spawn_blocking(move || {
+            store.scrub().is_ok() && snapshots.scrub().map_err(|e| halt.now(&e)).is_ok()
+        });
+        if !checked.await.unwrap_or(false) {
             return;
         }
-        let (snapshots, halt) = (Arc::clone(&snapshots), halt.clone());
-        let checked = tokio::task::spawn_blocking(move || snapshots.scrub().map_err(|e| halt.now(&e)).is_ok());
-        if !checked.await.unwrap_or(false) {
+    }
+}
+
+/// Ends a joint membership that a leader left behind when it lost its leadership in the middle of a change.
+pub(super) async fn flatten(quorum: Weak<Quorum>) {
+    let mut looks = tokio::time::interval(MEMBERSHIP_CHECK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let Some(quorum) = quorum.upgrade() else { return };
+        quorum.flatten_leftover().await;
+    }
+}
+
+/// Takes a snapshot after so many bytes of batches, too: Raft itself counts entries, and one may hold 1 MiB.
+pub(super) async fn snapshot_by_bytes(raft: Raft<TypeConfig, StateMachine>, applied: Arc<AtomicU64>) {
+    let mut looks = tokio::time::interval(SNAPSHOT_CHECK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        // Begins to count anew when the snapshot begins.
+        if applied.load(Ordering::SeqCst) >= SNAPSHOT_LOG_BYTES && raft.trigger().snapshot().await.is_err() {
             return;
         }
     }

@@ -40,7 +40,7 @@ fn seed() -> u64 {
 fn change_error(error: &ChangeError) -> ApiError {
     let code = match error {
         ChangeError::NotLeader => ErrorCode::NotController,
-        ChangeError::InProgress => ErrorCode::MembershipInProgress,
+        ChangeError::InProgress | ChangeError::Moved => ErrorCode::MembershipInProgress,
         ChangeError::Invalid { field, value, limit } => {
             return ApiError::bad(ErrorCode::InvalidRequest, field, value, limit);
         }

@@ -2,17 +2,20 @@
 //! before a payload is looked at: a message for another disk of this address, or from a wiped one, is refused.
 
 use super::Context;
-use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_DEADLINE_BASE, deadline_for};
 use crate::quorum::transport::Call;
 use crate::quorum::{ServeError, VoterId};
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::rpc::convert;
 use protocol::rpc::pb::raft::v1::raft_server::Raft;
 use protocol::rpc::pb::raft::v1::{RaftMessage, SnapshotChunk};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Version of the payload encoding: postcard of the consensus library's messages.
@@ -66,29 +69,56 @@ fn refusal(error: ServeError) -> ApiError {
     ApiError::new(code, error.to_string())
 }
 
-/// A received snapshot: head, and data of the announced length and checksum.
-async fn collect(mut chunks: Streaming<SnapshotChunk>, context: &Context) -> Result<(RaftMessage, Bytes), Status> {
-    let missing = |what: &str| ApiError::bad(ErrorCode::InvalidRequest, "snapshot", what, "head, data, last chunk");
-    let first = chunks.message().await?.ok_or_else(|| missing("empty"))?;
-    let head = first.head.ok_or_else(|| missing("without a head"))?;
-    context.admit(&head)?;
+fn missing(what: &str) -> ApiError {
+    ApiError::bad(ErrorCode::InvalidRequest, "snapshot", what, "head, data, last chunk")
+}
+
+/// A received snapshot: head, and data of the announced length and checksum. It ends at the deadline for its announced
+/// bytes and when the node stops.
+async fn collect(
+    mut chunks: impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
+    admit: impl Fn(&RaftMessage) -> Result<(), ApiError>,
+    base: Duration,
+    stopping: &CancellationToken,
+) -> Result<(RaftMessage, Bytes), Status> {
+    let begun = Instant::now();
+    let first = chunk_by(&mut chunks, begun + base, stopping).await?;
+    let head = first.head.clone().ok_or_else(|| missing("without a head"))?;
+    admit(&head)?;
+    let total = usize::try_from(first.total_bytes.min(SNAPSHOT_BYTES_MAX)).expect("the limit fits a usize");
     if first.total_bytes > SNAPSHOT_BYTES_MAX {
         let limit = format!("at most {SNAPSHOT_BYTES_MAX}");
         return Err(ApiError::bad(ErrorCode::InvalidRequest, "total_bytes", first.total_bytes, limit).into());
     }
+    let deadline = begun + deadline_for(base, total);
     let mut data = BytesMut::new();
     loop {
-        let chunk = chunks.message().await?.ok_or_else(|| missing("cut off"))?;
+        let chunk = chunk_by(&mut chunks, deadline, stopping).await?;
         data.extend_from_slice(&chunk.data);
-        if data.len() as u64 > first.total_bytes {
+        if data.len() > total {
             return Err(missing("longer than announced").into());
         }
         if chunk.last {
-            if data.len() as u64 != first.total_bytes || crc32c::crc32c(&data) != chunk.crc32c {
+            if data.len() != total || crc32c::crc32c(&data) != chunk.crc32c {
                 return Err(missing("not what its length and checksum say").into());
             }
             return Ok((head, data.freeze()));
         }
+    }
+}
+
+async fn chunk_by(
+    chunks: &mut (impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin),
+    deadline: Instant,
+    stopping: &CancellationToken,
+) -> Result<SnapshotChunk, Status> {
+    tokio::select! {
+        () = stopping.cancelled() => Err(ApiError::new(ErrorCode::ShuttingDown, "this controller is stopping").into()),
+        chunk = tokio::time::timeout_at(deadline, chunks.next()) => match chunk {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => Err(missing("cut off").into()),
+            Err(_) => Err(ApiError::new(ErrorCode::Timeout, "the snapshot did not arrive in time").into()),
+        },
     }
 }
 
@@ -156,8 +186,43 @@ impl Raft for RaftService {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<RaftMessage>, Status> {
-        let (head, data) = collect(request.into_inner(), &self.0).await?;
+        let admit = |head: &RaftMessage| self.0.admit(head);
+        let received = collect(request.into_inner(), admit, SNAPSHOT_DEADLINE_BASE, &self.0.stopping);
+        let (head, data) = received.await?;
         let payload = self.0.quorum.serve_snapshot(&head.payload, data).await.map_err(refusal)?;
         Ok(Response::new(self.0.answer(&head, payload)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(total_bytes: u64) -> SnapshotChunk {
+        SnapshotChunk { head: Some(RaftMessage::default()), total_bytes, ..SnapshotChunk::default() }
+    }
+
+    async fn refusal_of(chunks: Vec<SnapshotChunk>, base: Duration, stopping: &CancellationToken) -> ErrorCode {
+        let chunks = futures_util::stream::iter(chunks.into_iter().map(Ok)).chain(futures_util::stream::pending());
+        let refused = collect(chunks, |_| Ok(()), base, stopping).await.expect_err("it never arrives whole");
+        convert::from_status(&refused).code
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_stops_coming_ends_at_its_deadline_and_with_the_node() {
+        let (soon, running) = (Duration::from_millis(5), CancellationToken::new());
+        assert_eq!(refusal_of(vec![], soon, &running).await, ErrorCode::Timeout);
+        assert_eq!(refusal_of(vec![first(10)], soon, &running).await, ErrorCode::Timeout);
+        running.cancel();
+        let long = Duration::from_secs(3600);
+        assert_eq!(refusal_of(vec![first(10)], long, &running).await, ErrorCode::ShuttingDown);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_more_bytes_than_allowed_or_announced_is_refused() {
+        let (long, running) = (Duration::from_secs(3600), CancellationToken::new());
+        assert_eq!(refusal_of(vec![first(SNAPSHOT_BYTES_MAX + 1)], long, &running).await, ErrorCode::InvalidRequest);
+        let longer = SnapshotChunk { data: Bytes::from_static(b"eleven bytes"), ..SnapshotChunk::default() };
+        assert_eq!(refusal_of(vec![first(10), longer], long, &running).await, ErrorCode::InvalidRequest);
     }
 }

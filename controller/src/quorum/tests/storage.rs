@@ -315,3 +315,29 @@ fn a_power_cut_while_a_snapshot_is_written_leaves_the_old_or_the_new_one() {
         cut_at += 1;
     }
 }
+
+#[tokio::test]
+async fn a_running_log_is_read_back_piece_by_piece_and_damage_is_noticed() {
+    let disk = MemStorage::new();
+    let mut store = start(&disk);
+    store.save_vote(&vote(1)).await.expect("saved");
+    let large = |index| Entry::new_normal(id(1, index), BatchBytes(Bytes::from(vec![7; 600 << 10])));
+    append(&mut store, (0..8).map(large)).await.expect("appended");
+    store.close().await.expect("closed");
+    let reopened = open(&disk).expect("undamaged");
+    let mut pieces = Vec::new();
+    let mut next = reopened.scrub_entries(0).expect("undamaged");
+    while let Some(from) = next {
+        pieces.push(from);
+        next = reopened.scrub_entries(from).expect("undamaged");
+    }
+    assert_eq!(pieces, (1..=8).collect::<Vec<_>>(), "two of 600 KiB are more than a piece");
+    drop(reopened);
+    let store = start(&disk);
+    assert!(store.scrub().is_ok());
+    let files = disk.files_below(&dir().join("log")).expect("listed");
+    let segment = files.into_iter().max_by_key(|file| disk.contents(file).map_or(0, |c| c.len())).expect("a segment");
+    let damaged = flipped(&disk, &segment, 100_000);
+    disk.damage(&segment, damaged.contents(&segment).expect("there")).expect("damaged");
+    assert!(store.scrub().is_err());
+}

@@ -3,9 +3,13 @@
 use super::super::transport::Call;
 use super::super::{ChangeError, Lead, ServeError, Verdict, VoterChange, VoterId, WriteError};
 use super::links::{SOON, World, eventually, next_batch, retention, spec, timers};
+use crate::limits::SNAPSHOT_LOG_BYTES;
 use bytes::Bytes;
 use log::storage::memory::{Fault, Op};
+use openraft::async_runtime::watch::WatchReceiver;
 use protocol::ids::BatchNo;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const ALL: [u32; 3] = [1, 2, 3];
@@ -367,4 +371,78 @@ async fn a_leader_whose_disk_is_nearly_full_hands_over_and_refuses_writes() {
         world.until("notices the room", id, |quorum| !quorum.is_disk_full()).await;
     }
     world.set(&ALL, 5000).await;
+}
+
+#[tokio::test]
+async fn a_change_of_voters_goes_on_when_its_caller_is_gone() {
+    let mut world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    world.boot(4).await;
+    let (leader, _) = world.leader_among(&ALL).await;
+    let change =
+        VoterChange { add: vec![spec(4)], remove: vec![spec(others(leader)[0]).voter], ..VoterChange::default() };
+    let quorum = world.node(leader);
+    {
+        let mut asking = std::pin::pin!(quorum.change_voters(change, SOON));
+        assert!(futures_util::poll!(&mut asking).is_pending());
+    }
+    world
+        .until("changed without its caller", leader, |quorum| {
+            let status = quorum.status();
+            !status.joint && status.voters.len() == 3 && status.voters.iter().any(|v| v.voter == spec(4).voter)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_membership_left_joint_is_flattened_by_whoever_leads() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, _) = world.leader().await;
+    let quorum = world.node(leader);
+    let observed = quorum.raft.metrics().borrow_watched().membership_config.clone();
+    let nodes: BTreeMap<_, _> = observed.membership().nodes().map(|(id, node)| (*id, node.clone())).collect();
+    let all: BTreeSet<_> = nodes.keys().copied().collect();
+    let two: BTreeSet<_> = [leader, others(leader)[0]].into_iter().map(|id| spec(id).voter).collect();
+    let joint = openraft::Membership::new(vec![all, two], nodes).expect("its nodes are known");
+    let on = openraft::raft::Precondition::LastMembershipLogId { last_membership_log_id: *observed.log_id() };
+    quorum.raft.append_membership(joint, openraft::EntryPayload::Blank, [on]).await.expect("joint");
+    world
+        .until("still joint", leader, |quorum| {
+            let status = quorum.status();
+            !status.joint && status.voters.len() == 2
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_step_of_a_change_rests_on_the_membership_that_was_looked_at() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, _) = world.leader().await;
+    let quorum = world.node(leader);
+    let mut stale = quorum.basis().expect("leads");
+    let (mut moved, mut late) = (spec(others(leader)[0]), stale);
+    moved.node.port = 2;
+    quorum.change_voters(VoterChange { add: vec![moved], ..VoterChange::default() }, SOON).await.expect("changed");
+    let set = || openraft::ChangeMembers::SetNodes(BTreeMap::from([(spec(leader).voter, spec(leader).node)]));
+    let deadline = tokio::time::Instant::now() + SOON;
+    assert_eq!(quorum.change(set(), true, &mut stale, deadline).await, Err(ChangeError::Moved));
+    late.term += 1;
+    assert_eq!(quorum.change(set(), true, &mut late, deadline).await, Err(ChangeError::Moved));
+    let mut present = quorum.basis().expect("leads");
+    assert_eq!(quorum.change(set(), true, &mut present, deadline).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_snapshot_is_taken_after_so_many_bytes_however_few_the_entries() {
+    let world = World::start(1).await;
+    world.set(&[1], 1000).await;
+    let quorum = world.node(1);
+    assert_eq!(quorum.status().snapshot, None);
+    let applied = quorum.applied_bytes.load(Ordering::SeqCst);
+    assert!(applied > 0, "batches are counted as they are applied");
+    quorum.applied_bytes.fetch_add(SNAPSHOT_LOG_BYTES, Ordering::SeqCst);
+    world.until("no snapshot", 1, |quorum| quorum.status().snapshot.is_some()).await;
+    assert!(quorum.applied_bytes.load(Ordering::SeqCst) < SNAPSHOT_LOG_BYTES, "counted anew");
 }
