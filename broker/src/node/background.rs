@@ -149,8 +149,10 @@ async fn watch_disk(data: Arc<DataDir>, shared: Shared) {
             }
         };
         let Look { full, changed, floor } = shared.disk.look(free);
-        if changed {
-            tracing::warn!(free, floor, full, "disk-full mode changes");
+        if changed && full {
+            tracing::warn!(free, floor, "the disk is full: records are refused until there is room");
+        } else if changed {
+            tracing::info!(free, floor, "the disk has room: records are taken");
         }
         ::metrics::gauge!(metrics::DISK_FULL).set(if full { 1.0 } else { 0.0 });
     }

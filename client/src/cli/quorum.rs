@@ -170,7 +170,8 @@ fn find(wanted: &Removed, voters: &[wire::VoterDescription]) -> Result<wire::Vot
             locality: voter.locality.clone(),
         }),
         [] => {
-            let text = format!("no voter {}#{}", wanted.id, wanted.directory);
+            let of = if wanted.directory.is_empty() { "" } else { "#" };
+            let text = format!("voter is {}{of}{}, allowed: a voter of the quorum", wanted.id, wanted.directory);
             Err(Failure::new(Exit::NotFound, text).advise("`seawall quorum status`"))
         }
         several => {
