@@ -3,7 +3,7 @@
 //! draft with the change folded in; a refusal leaves no trace because the attempt is dropped.
 
 use super::command::{AlterConfigs, ConfigTarget, Reply};
-use super::{placement, position, topics};
+use super::{grace, placement, position, topics};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::metadata::draft::Draft;
 use protocol::metadata::durability::RULE_KEYS;
@@ -17,6 +17,8 @@ pub(super) fn alter(draft: &mut Draft<MetadataImage>, command: &AlterConfigs) ->
     let resource = resource(draft.state(), &command.target)?;
     let keys = command.set.iter().map(|(key, _)| key).chain(&command.unset);
     check_distinct(keys.clone())?;
+    keys.clone().try_for_each(|key| grace::check_key(key))?;
+    let grace_before = grace::current(draft.state());
     let alters_rule = keys.clone().any(|key| RULE_KEYS.contains(&key.as_str()));
     for (key, value) in &command.set {
         protocol::metadata::configs::check(resource, key, value)?;
@@ -30,6 +32,7 @@ pub(super) fn alter(draft: &mut Draft<MetadataImage>, command: &AlterConfigs) ->
             draft.push(Fact::ConfigUnset(ConfigUnset { resource, key: key.clone() }));
         }
     }
+    grace::keep_larger(draft, grace_before);
     if alters_rule {
         check_rules(draft.state(), resource)?;
     }

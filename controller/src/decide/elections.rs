@@ -10,6 +10,7 @@
 use super::command::{ElectLeaders, ElectionKind, ElectionResult, ElectionScope, Now, ReportLogEnds, ReportedEnd};
 use super::command::{Reply, Survivor};
 use super::election::{Electorate, live};
+use super::grace;
 use super::limits::ELECTIONS_MAX;
 use super::sessions::Sessions;
 use super::topics;
@@ -18,7 +19,7 @@ use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BrokerId, LeaderEpoch, Millis, TopicPartition};
 use protocol::metadata::draft::Draft;
 use protocol::metadata::image::MetadataImage;
-use protocol::metadata::record::{ConfigResource, Fact, UncleanElection};
+use protocol::metadata::record::{Fact, UncleanElection};
 use protocol::metadata::topics::{Partition, Topic};
 use std::collections::BTreeSet;
 
@@ -231,8 +232,7 @@ fn waits(
     old: &Partition,
     at: TopicPartition,
 ) -> Vec<(BrokerId, Millis)> {
-    let grace = image.config_number::<Millis>(ConfigResource::Cluster, "lease.grace.ms").unwrap_or(Millis::MAX);
-    let wait = sessions.timers().lease_ms.saturating_add(grace);
+    let wait = sessions.timers().lease_ms.saturating_add(grace::longest(image));
     let left = |b: &BrokerId| {
         let until = sessions.last_heard(*b).unwrap_or(now.mono).saturating_add(wait);
         let silent = sessions.ends.of(at, *b, old.leader_epoch).is_none();

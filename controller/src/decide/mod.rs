@@ -14,6 +14,7 @@ mod election;
 mod elections;
 mod evidence;
 pub mod explain;
+mod grace;
 mod isr;
 pub mod limits;
 mod placement;
@@ -24,6 +25,7 @@ mod work;
 use command::{Command, Now, Reply};
 use protocol::error::ApiError;
 use protocol::ids::BatchNo;
+use protocol::metadata::configs::LEASE_GRACE;
 use protocol::metadata::draft::Draft;
 use protocol::metadata::image::MetadataImage;
 use sessions::Sessions;
@@ -48,7 +50,13 @@ pub fn decide(
         Command::CreateTopic(c) => trial(draft, c.validate_only, |d| topics::create(d, c)),
         Command::DeleteTopic(c) => topics::delete(draft, c),
         Command::CreatePartitions(c) => trial(draft, c.validate_only, |d| topics::grow(d, c)),
-        Command::AlterConfigs(c) => trial(draft, c.validate_only, |d| configs::alter(d, c)),
+        Command::AlterConfigs(c) => {
+            let altered = trial(draft, c.validate_only, |d| configs::alter(d, c))?;
+            if !c.validate_only && c.set.iter().map(|(key, _)| key).chain(&c.unset).any(|key| key == LEASE_GRACE) {
+                grace::begin_again(sessions, draft.state().batch_no);
+            }
+            Ok(altered)
+        }
         Command::ElectLeaders(c) => elections::elect(draft, sessions, now, c),
         Command::ShutdownBroker { broker } => brokers::shut_down(draft, *broker),
     }

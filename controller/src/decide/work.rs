@@ -4,12 +4,13 @@
 //! In order: fence brokers whose session ended; drop places that closed proofs do not cover, then `BrokerProved`; move
 //! leaders and ISR places off brokers that are fenced or shutting down, and leaders off brokers that lag; elect where
 //! somebody safe has come back; unclean elections that a topic's policy allows; give leadership back to preferred
-//! replicas; purge deleted topics. ISR places come out of an index of the image and [`WorkMemo`] remembers what was
+//! replicas; purge deleted topics; forget a larger lease grace that nobody acts on. ISR places come out of an index of the image and [`WorkMemo`] remembers what was
 //! swept, so that an idle tick costs a look at each broker, not at each partition; losing the memo costs a sweep.
 
 use super::command::Now;
 use super::election::{Electorate, live};
 use super::elections::{Wish, unclean};
+use super::grace::{self, GraceMemo};
 use super::limits::{
     PREFERRED_CHECK_MS, PREFERRED_MOVES_MAX, PREFERRED_SCAN_MAX, PURGE_CHECK_MS, PURGES_MAX, UNCLEAN_CHECK_MS,
     UNCLEAN_MAX, WORK_PARTITIONS_MAX, WORK_SCAN_MAX,
@@ -50,6 +51,7 @@ pub(super) struct WorkMemo {
     preferred_from: Option<TopicPartition>,
     unclean_at: Millis,
     purge_at: Millis,
+    pub(super) grace: GraceMemo,
 }
 
 impl WorkMemo {
@@ -73,7 +75,7 @@ impl Budget {
         Self { bytes, changes: WORK_PARTITIONS_MAX, looks: WORK_SCAN_MAX }
     }
 
-    fn is_spent(&self) -> bool {
+    pub(super) fn is_spent(&self) -> bool {
         self.bytes < FACT_BYTES || self.changes == 0 || self.looks == 0
     }
 
@@ -88,7 +90,7 @@ impl Budget {
         self.changes = self.changes.saturating_sub(1);
     }
 
-    fn fact(&mut self) {
+    pub(super) fn fact(&mut self) {
         self.bytes = self.bytes.saturating_sub(FACT_BYTES);
         self.changes = self.changes.saturating_sub(1);
     }
@@ -108,7 +110,8 @@ pub(super) fn find_work(draft: &mut Draft<MetadataImage>, sessions: &mut Session
         && sweep_leaderless(draft, sessions, &mut budget)
         && recover_longest(draft, sessions, now, &mut budget)
         && give_back(draft, sessions, now.mono, &mut budget)
-        && purge(draft, sessions, now, &mut budget);
+        && purge(draft, sessions, now, &mut budget)
+        && grace::end(draft, sessions, now.mono, &mut budget);
     !done
 }
 

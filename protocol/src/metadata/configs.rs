@@ -57,6 +57,12 @@ const fn range(min: i64, max: i64) -> Kind {
 
 const DAY_MS: i64 = 86_400_000;
 
+/// How long acks=all goes on without a lease.
+pub const LEASE_GRACE: &str = "lease.grace.ms";
+
+/// What [`LEASE_GRACE`] was before it was lowered, as long as some broker may still act on it. No command sets it.
+pub const LEASE_GRACE_LOWERED_FROM: &str = "lease.grace.lowered.from.ms";
+
 /// Every key.
 pub const SCHEMA: &[Definition] = &[
     topic(
@@ -109,10 +115,16 @@ pub const SCHEMA: &[Definition] = &[
     broker("retention.check.interval.ms", range(100, 3_600_000), "60000", "Time between retention runs"),
     cluster("default.replication.factor", range(1, 32), "3", "Replicas of a topic created without a number"),
     cluster(
-        "lease.grace.ms",
+        LEASE_GRACE,
         range(0, DAY_MS),
         "600000",
         "How long acks=all and reads below the high watermark go on without a lease",
+    ),
+    cluster(
+        LEASE_GRACE_LOWERED_FROM,
+        range(0, DAY_MS),
+        "0",
+        "Written by the controller alone while a lowered lease.grace.ms may not be in force everywhere: the value to wait for",
     ),
     cluster("delete.grace.ms", range(0, 365 * DAY_MS), "86400000", "How long a deleted topic can be restored"),
 ];

@@ -1,10 +1,10 @@
 //! Elections by request and by policy: nothing is lost without a word, and never silently.
 
 use super::*;
-use crate::decide::command::Command;
+use crate::decide::command::{AlterConfigs, Command, ConfigTarget};
 use crate::decide::tests::world::{World, assert_names, b, timers};
 use protocol::ids::BrokerEpoch;
-use protocol::metadata::record::RecoveryState;
+use protocol::metadata::record::{ConfigResource, RecoveryState};
 
 fn ask(kind: ElectionKind, name: &str) -> ElectLeaders {
     ElectLeaders { scope: ElectionScope::Partition(name.to_owned(), 0), kind, dry_run: false, at_ms: 77 }
@@ -167,6 +167,61 @@ fn replicas_that_did_not_report_are_waited_for() {
     world.mono += 1;
     assert_eq!(elect_one(&mut world, ask(UNCLEAN, &name)).leader, Some(b(2)));
     assert!(!world.image.topics.last_unclean(at).expect("recorded").forced_now);
+}
+
+fn set_grace(world: &mut World, ms: Option<u64>, validate_only: bool) {
+    let key = "lease.grace.ms".to_owned();
+    let (set, unset) = match ms {
+        Some(ms) => (vec![(key, ms.to_string())], vec![]),
+        None => (vec![], vec![key]),
+    };
+    let command = AlterConfigs { target: ConfigTarget::Cluster, set, unset, validate_only };
+    world.run(Command::AlterConfigs(command)).expect("set");
+}
+
+/// The ms for which broker 1 is still waited for.
+fn left(world: &World, at: TopicPartition) -> u64 {
+    let waiting = waits(&world.image, &world.sessions, world.now(), world.partition(at), at);
+    waiting.iter().find(|(broker, _)| *broker == b(1)).map_or(0, |(_, ms)| *ms)
+}
+
+#[test]
+fn a_lowered_grace_shortens_no_wait_before_nobody_acts_on_the_old_one() {
+    let (mut world, at) = offline("manual");
+    let lease = timers().lease_ms;
+    set_grace(&mut world, Some(1_000), false);
+    assert_eq!(left(&world, at), lease + 600_000, "broker 1 may have renewed on the old value");
+    // Lowered again, half-way: what the second value allowed is within the first one's wait, which begins anew.
+    world.mono += 300_000;
+    set_grace(&mut world, Some(0), false);
+    set_grace(&mut world, Some(5), true);
+    world.work();
+    let key = (ConfigResource::Cluster, "lease.grace.lowered.from.ms");
+    world.mono += lease + 600_000 - 1;
+    world.work();
+    assert_eq!(world.image.configs.get(key.0, key.1), Some("600000"));
+    world.mono += 1;
+    world.work();
+    assert_eq!(world.image.configs.get(key.0, key.1), None, "nobody acts on it any more");
+    // Raising shortens nothing, unsetting may lower.
+    set_grace(&mut world, Some(700_000), false);
+    assert_eq!(world.image.configs.get(key.0, key.1), None);
+    set_grace(&mut world, None, false);
+    assert_eq!(world.image.configs.get(key.0, key.1), Some("700000"));
+    // Another controller knows of it, and counts from its first look.
+    world.sessions.step_down();
+    world.sessions.takeover(world.image.batch_no, world.mono);
+    world.work();
+    assert_eq!(left(&world, at), lease + 700_000);
+    world.mono += lease + 700_000 - 1;
+    world.work();
+    assert!(world.image.configs.get(key.0, key.1).is_some());
+    world.mono += 1;
+    world.work();
+    assert!(world.image.configs.get(key.0, key.1).is_none());
+    let set = vec![(key.1.to_owned(), "1".to_owned())];
+    let command = AlterConfigs { target: ConfigTarget::Cluster, set, unset: vec![], validate_only: false };
+    assert_names(&world.refused(Command::AlterConfigs(command)), ErrorCode::InvalidConfig, "config key", key.1);
 }
 
 #[test]
