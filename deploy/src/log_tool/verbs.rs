@@ -1,6 +1,6 @@
 //! The command line of `seawall log`.
 
-use super::{find, inspect};
+use super::{find, inspect, strays};
 use crate::exit::Exit;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -37,6 +37,19 @@ enum Verb {
         /// A segment, a log's directory, or a data directory
         path: PathBuf,
     },
+    /// List what a stopped broker set aside: data of partitions it has no place for, damaged logs, overruled tails
+    Strays {
+        /// The broker's data directory
+        dir: PathBuf,
+    },
+    /// Delete what a stopped broker set aside; without --yes it is only listed
+    PurgeStrays {
+        /// The broker's data directory
+        dir: PathBuf,
+        /// Delete it; there is no way back
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What `dump` shows.
@@ -49,28 +62,53 @@ struct Wanted {
 
 /// Runs the command; errors are printed here.
 pub fn run(args: &LogArgs, output: Format) -> Exit {
-    let (path, verb) = match &args.verb {
-        Verb::Dump { path, .. } => (path, "dump"),
-        Verb::Verify { path } => (path, "verify"),
-    };
-    let logs = match find::logs(path) {
+    match &args.verb {
+        Verb::Dump { path, from, count, records } => {
+            let wanted = Wanted { from: *from, count: count.unwrap_or(u64::MAX), records: *records, output };
+            each("dump", path, |log| dump(log, &wanted))
+        }
+        Verb::Verify { path } => each("verify", path, |log| verify(log, output)),
+        Verb::Strays { dir } => show_strays("strays", dir, false, output),
+        Verb::PurgeStrays { dir, yes } => show_strays("purge-strays", dir, *yes, output),
+    }
+}
+
+fn each(verb: &str, path: &Path, run: impl FnMut(&PathBuf) -> Exit) -> Exit {
+    match find::logs(path) {
         Ok(logs) if logs.is_empty() => {
             eprintln!("seawall log {verb}: no log at or below {}", path.display());
-            return Exit::NotFound;
+            Exit::NotFound
         }
-        Ok(logs) => logs,
+        Ok(logs) => worst(logs.iter().map(run)),
         Err(error) => {
             eprintln!("seawall log {verb}: {}: {error}", path.display());
-            return if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Usage };
+            if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Usage }
+        }
+    }
+}
+
+fn show_strays(verb: &str, dir: &Path, purge: bool, output: Format) -> Exit {
+    let found = match strays::set_aside(dir, purge) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("seawall log {verb}: {error}");
+            return error.exit();
         }
     };
-    match &args.verb {
-        Verb::Dump { from, count, records, .. } => {
-            let wanted = Wanted { from: *from, count: count.unwrap_or(u64::MAX), records: *records, output };
-            worst(logs.iter().map(|log| dump(log, &wanted)))
-        }
-        Verb::Verify { .. } => worst(logs.iter().map(|log| verify(log, output))),
+    if output == Format::Json {
+        println!("{}", serde_json::to_string(&found).expect("paths and numbers are JSON"));
+        return Exit::Ok;
     }
+    for stray in &found {
+        let done = if stray.deleted { "deleted" } else { "set aside" };
+        println!("{}: {} bytes, {done}", stray.path.display(), stray.bytes);
+    }
+    if found.is_empty() {
+        println!("nothing is set aside in {}", dir.display());
+    } else if !purge && verb == "purge-strays" {
+        println!("nothing was deleted: say --yes");
+    }
+    Exit::Ok
 }
 
 /// The first exit code that is not 0, after everything was looked at.
