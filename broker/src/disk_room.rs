@@ -19,7 +19,8 @@ pub struct DiskRoom {
     full: AtomicBool,
     /// Bytes that may be taken until the next look.
     left: AtomicI64,
-    looking: Mutex<()>,
+    /// Whether anybody has looked yet; held while looking.
+    looked: Mutex<bool>,
 }
 
 /// What a look at the disk found.
@@ -38,7 +39,7 @@ impl DiskRoom {
     #[must_use]
     pub fn new(reserve: Arc<Reserve>) -> Arc<Self> {
         let (full, left) = (AtomicBool::new(false), AtomicI64::new(0));
-        Arc::new(Self { reserve, full, left, looking: Mutex::new(()) })
+        Arc::new(Self { reserve, full, left, looked: Mutex::new(false) })
     }
 
     /// Whether records are taken at present.
@@ -65,7 +66,8 @@ impl DiskRoom {
     /// The disk has so many bytes free: takes the reserve back where there is room for it, and answers for the time until
     /// the next look.
     pub fn look(&self, free: u64) -> Look {
-        let _one_at_a_time = self.looking.lock();
+        let mut looked = self.looked.lock();
+        let first = !std::mem::replace(&mut *looked, true);
         let was_full = !self.has_room();
         let floor = if self.full.load(Ordering::SeqCst) { 2 * DISK_FLOOR_BYTES } else { DISK_FLOOR_BYTES };
         let mut free = free;
@@ -79,7 +81,8 @@ impl DiskRoom {
         let left = free.saturating_sub(DISK_FLOOR_BYTES);
         self.left.store(i64::try_from(left).unwrap_or(i64::MAX), Ordering::SeqCst);
         self.full.store(full, Ordering::SeqCst);
-        Look { full, changed: full != was_full, floor }
+        // A start that finds room is no news.
+        Look { full, changed: full != (was_full && !first), floor }
     }
 }
 
@@ -123,7 +126,7 @@ mod tests {
     #[test]
     fn a_given_up_reserve_refuses_records_at_once_and_is_taken_back_first() {
         let (disk, reserve, room) = room();
-        assert!(room.look(u64::MAX).changed);
+        assert!(!room.look(u64::MAX).changed);
         let storage = log::storage::reserve::ReservedStorage::new(Arc::new(disk.clone()), reserve.clone());
         let full =
             |call: &Call<'_>| (call.op == Op::CreateDir).then(|| Fault::Fail(std::io::ErrorKind::StorageFull.into()));
