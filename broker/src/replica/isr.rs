@@ -40,7 +40,8 @@ pub(super) struct Isr {
     /// Made on `partition_epoch`, fate not known to be "refused". The one in flight is last.
     proposals: Vec<Proposal>,
     flight: Flight,
-    retry_at: Millis,
+    /// A pause after an attempt, until the first look at the ISR after it.
+    retry_at: Option<Millis>,
 }
 
 impl Isr {
@@ -50,7 +51,7 @@ impl Isr {
             partition_epoch: view.partition_epoch,
             proposals: Vec::new(),
             flight: Flight::None,
-            retry_at: 0,
+            retry_at: None,
         }
     }
 
@@ -87,17 +88,23 @@ impl Isr {
 
     /// Whether a change may be proposed now: none in flight, none confirmed and awaited, no pause.
     pub(super) fn ready(&self, now: Millis) -> bool {
-        self.flight == Flight::None && now >= self.retry_at
+        self.flight == Flight::None && self.retry_at.is_none_or(|at| now >= at)
     }
 
-    /// When a pause ends, if one is on.
-    pub(super) fn paused_until(&self, now: Millis) -> Option<Millis> {
-        (self.flight == Flight::None && self.retry_at > now).then_some(self.retry_at)
+    /// The ISR is looked at after the pause: nothing is due any more.
+    pub(super) fn looked_at(&mut self) {
+        self.retry_at = None;
     }
 
-    /// A proposal whose fate is open and that must be asked again, so that it is settled.
-    pub(super) fn doubtful(&self) -> Option<Members> {
-        self.proposals.iter().find(|p| p.doubtful).map(|p| p.members.clone())
+    /// When a pause ends, if nobody has looked since: also one that is over, or a late clock would lose the retry.
+    pub(super) fn paused_until(&self) -> Option<Millis> {
+        self.retry_at.filter(|_| self.flight == Flight::None)
+    }
+
+    /// Whether the fate of a proposal is open. It counts until the partition epoch moves, whatever a later attempt is
+    /// told, so the epoch must be made to move: any change does, the committed ISR proposed again if none is wanted.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.proposals.iter().any(|p| p.doubtful)
     }
 
     /// Puts a proposal in flight. `attempt` never named another one of this replica, of an earlier leadership neither:
@@ -129,7 +136,7 @@ impl Isr {
             IsrOutcome::Refused(code) => code.effect() == ErrorEffect::Unknown,
             IsrOutcome::Unknown => true,
         };
-        self.retry_at = now.saturating_add(ISR_RETRY_PAUSE_MS);
+        self.retry_at = Some(now.saturating_add(ISR_RETRY_PAUSE_MS));
         if let Some(last) = self.proposals.last_mut() {
             last.doubtful |= open;
         }

@@ -21,7 +21,9 @@ impl Leadership {
         if !heard || !self.isr.ready(now.at) {
             return;
         }
-        let Some(new_isr) = self.wanted_change(base, now.at).or_else(|| self.isr.doubtful()) else { return };
+        self.isr.looked_at();
+        let settling = || self.isr.in_doubt().then(|| self.named(self.isr.committed().iter().copied(), base));
+        let Some(new_isr) = self.wanted_change(base, now.at).or_else(settling) else { return };
         let attempt = base.next_isr_attempt();
         self.isr.propose(attempt, new_isr.clone());
         effects.push(Effect::AlterPartition {
@@ -41,13 +43,18 @@ impl Leadership {
         if wanted.len() == committed.len() && wanted.iter().all(|id| committed.contains(id)) {
             return None;
         }
-        // One member that does not take part would have the whole proposal refused; the controller takes it out itself.
+        Some(self.named(wanted, base))
+    }
+
+    /// Each by its registration. One member that does not take part would have the whole proposal refused; the controller
+    /// takes it out itself.
+    fn named(&self, members: impl IntoIterator<Item = BrokerId>, base: &Base) -> Members {
         let named = |id: BrokerId| match self.view.members.get(&id) {
             _ if id == base.id.me => Some((id, base.id.broker_epoch)),
             Some(member) if member.active => member.broker_epoch.map(|epoch| (id, epoch)),
             _ => None,
         };
-        Some(wanted.into_iter().filter_map(named).collect())
+        members.into_iter().filter_map(named).collect()
     }
 
     fn has_fallen_out(&self, id: BrokerId, base: &Base, now: Millis) -> bool {
@@ -76,6 +83,6 @@ impl Leadership {
         if !self.view.members.get(&base.id.me).is_some_and(|m| m.active) {
             return None;
         }
-        self.isr.paused_until(now).into_iter().chain(leaving.filter(|_| self.isr.ready(now))).min()
+        self.isr.paused_until().into_iter().chain(leaving.filter(|_| self.isr.ready(now))).min()
     }
 }

@@ -61,10 +61,12 @@ impl<'a> Electorate<'a> {
         self.change(number, old, places)
     }
 
-    /// Takes the leader's proposal of an ISR (already validated). None: it is the current one.
-    pub(super) fn adopt(&self, number: u32, old: &Partition, isr: Vec<BrokerId>) -> Option<PartitionChange> {
+    /// Takes the leader's proposal of an ISR (already validated). The current one is taken too: the partition epoch moves,
+    /// and so voids every earlier proposal, which is how a leader settles one whose fate it does not know.
+    pub(super) fn adopt(&self, number: u32, old: &Partition, isr: Vec<BrokerId>) -> PartitionChange {
         let elr = self.elr(old, &isr, |b| self.never_proves(b));
-        self.change(number, old, Places { isr, elr, leader: old.leader })
+        let same = PartitionChange { partition: number, isr: Some(isr.clone()), ..PartitionChange::default() };
+        self.change(number, old, Places { isr, elr, leader: old.leader }).unwrap_or(same)
     }
 
     /// Whether somebody safe could lead now: an active member of ISR or ELR.

@@ -29,11 +29,10 @@ pub(super) fn alter(draft: &mut Draft<MetadataImage>, command: &AlterPartitions)
     }
     let results = command.partitions.iter().map(|proposal| {
         let error = match propose(draft.state(), command.broker, proposal) {
-            Ok(Some(change)) => {
+            Ok(change) => {
                 push_changes(draft, vec![(proposal.at, change)]);
                 None
             }
-            Ok(None) => None,
             Err(code) => Some(code),
         };
         result(draft.state(), proposal, error)
@@ -43,11 +42,7 @@ pub(super) fn alter(draft: &mut Draft<MetadataImage>, command: &AlterPartitions)
 }
 
 /// The checks, in the order of FEATURES.md section 1.2. The first that fails is the answer.
-fn propose(
-    image: &MetadataImage,
-    asker: BrokerId,
-    proposal: &AlterPartition,
-) -> Result<Option<PartitionChange>, ErrorCode> {
+fn propose(image: &MetadataImage, asker: BrokerId, proposal: &AlterPartition) -> Result<PartitionChange, ErrorCode> {
     if image.topics.get(proposal.at.topic).is_none_or(|t| !t.is_live()) {
         return Err(ErrorCode::UnknownTopic);
     }

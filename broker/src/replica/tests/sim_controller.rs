@@ -137,9 +137,7 @@ impl Controller {
             return Err(ErrorCode::IneligibleReplica);
         }
         let isr: BTreeSet<_> = new_isr.iter().map(|(id, _)| *id).collect();
-        if isr != self.current.isr {
-            self.set(isr, None, self.current.leader, now);
-        }
+        self.set(isr, None, self.current.leader, now);
         Ok(self.current.partition_epoch)
     }
 

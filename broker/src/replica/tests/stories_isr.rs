@@ -1,7 +1,7 @@
 //! Leading: who leaves the ISR, who joins, and what an unanswered change means.
 
 use super::super::LogFacts;
-use super::super::input::{Acks, Input, IsrOutcome};
+use super::super::input::{Acks, Input, IsrOutcome, SubscriptionId};
 use super::super::limits::ISR_RETRY_PAUSE_MS;
 use super::super::view::PartitionView;
 use super::harness::*;
@@ -155,6 +155,31 @@ fn a_doubtful_growth_counts_until_the_partition_epoch_moves_whatever_a_later_att
 }
 
 #[test]
+fn a_doubtful_growth_whose_follower_stays_away_is_settled_and_holds_nothing_up() {
+    let mut rig = two_of_three();
+    rig.subscribe(THREE, 1, 10, Some(1));
+    rig.step(Input::IsrResult { attempt: 1, outcome: IsrOutcome::Unknown });
+    rig.step(Input::Unsubscribed { follower: THREE, subscription: SubscriptionId(1) });
+    rig.produce(Acks::All, 1);
+    rig.flushed(11);
+    assert_eq!(written(&rig.acked(TWO, 1, 11)), [], "3 may be in the committed ISR by now");
+    // A controller that finds 3 unfit and commits anything else.
+    for round in 0..10 {
+        let Some((attempt, isr)) = proposed(&rig.wait(ISR_RETRY_PAUSE_MS)) else { panic!("round {round}: not asked") };
+        if isr.contains(&THREE) {
+            let outcome = IsrOutcome::Refused(ErrorCode::IneligibleReplica);
+            rig.step(Input::IsrResult { attempt, outcome });
+            continue;
+        }
+        assert_eq!(isr, [ME, TWO], "what is committed, so that the partition epoch moves past the growth");
+        rig.step(Input::IsrResult { attempt, outcome: IsrOutcome::Committed(PartitionEpoch(2)) });
+        assert_eq!(written(&rig.assign(shrunk(2))), [(2, 10)]);
+        return;
+    }
+    panic!("a growth of unknown fate holds the partition up for ever");
+}
+
+#[test]
 fn a_member_registered_anew_cannot_be_committed_by_a_late_proposal() {
     let mut rig = two_of_three();
     rig.subscribe(THREE, 1, 10, Some(1));
@@ -247,4 +272,15 @@ fn a_late_refusal_of_an_earlier_leaderships_attempt_takes_nothing_back() {
     assert_eq!(written(&rig.acked(TWO, 2, 11)), [], "the change of this leadership may be committed by now");
     let answered = rig.step(Input::IsrResult { attempt: now, outcome });
     assert_eq!(written(&answered), [(2, 10)], "its own refusal takes it back");
+}
+
+#[test]
+fn a_retry_that_was_due_while_nobody_looked_is_still_due() {
+    let mut rig = two_of_three();
+    rig.subscribe(THREE, 1, 10, Some(1));
+    rig.step(Input::IsrResult { attempt: 1, outcome: IsrOutcome::Unknown });
+    let due = rig.now + ISR_RETRY_PAUSE_MS;
+    assert_eq!(rig.replica.next_deadline(due + 60_000), Some(due), "asked after a turn that took its time");
+    assert!(proposed(&rig.wait(60_000)).is_some());
+    assert_eq!(rig.replica.next_deadline(rig.now), None, "and only once");
 }

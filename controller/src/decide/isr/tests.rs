@@ -126,14 +126,18 @@ fn a_shrink_below_the_rule_fills_the_elr_and_growth_empties_it() {
 }
 
 #[test]
-fn the_current_isr_proposed_again_commits_without_a_fact() {
+fn the_current_isr_proposed_again_moves_the_partition_epoch_past_every_earlier_proposal() {
     let (mut world, at, leader) = world();
     let same = world.proposal(at, &world.places(at).1);
     let exact =
         AlterPartition { isr: world.partition(at).isr.iter().map(|m| (*m, world.epoch(m.0))).collect(), ..same };
-    let before = world.image.clone();
+    let before = world.partition(at).clone();
+    let late = world.proposal(at, &[leader]);
     assert_eq!(world.alter(leader, exact).error, None);
-    assert_eq!(world.image, before);
+    let after = world.partition(at);
+    assert_eq!((&after.isr, after.leader_epoch), (&before.isr, before.leader_epoch));
+    assert_eq!(after.partition_epoch, before.partition_epoch.next());
+    assert_eq!(world.alter(leader, late).error, Some(ErrorCode::InvalidUpdateVersion));
 }
 
 #[test]
