@@ -6,9 +6,10 @@
 //! 2. then over racks within a data centre, likewise;
 //! 3. then the topic's replicas are even over brokers, then all replicas of the cluster;
 //! 4. the first replica (preferred leader) of a new partition is a member that is first at most once more in this topic
-//!    than any other member.
+//!    than any other member, and among those the one that leads least in the cluster, so that many small topics spread
+//!    evenly too.
 //!
-//! Ties fall by the seed, so that many small topics spread evenly too. A small data centre is used as much as a large
+//! Ties fall by the seed. A small data centre is used as much as a large
 //! one: goal 1 wins over load, on purpose, since a copy per data centre is what survives losing one.
 
 use protocol::ids::BrokerId;
@@ -28,6 +29,8 @@ pub(super) struct Candidate {
     pub(super) first_in_topic: usize,
     /// Replicas of all topics it has.
     pub(super) in_cluster: usize,
+    /// Partitions of all topics that it leads.
+    pub(super) leads: usize,
 }
 
 /// Replicas for `partitions` (by number), `replicas` each, in preference order. `replicas` must not exceed the
@@ -130,10 +133,11 @@ impl Map {
     fn lead(&mut self, chosen: &mut [usize], number: u32, seed: u64) {
         let candidates = &mut self.candidates;
         chosen.sort_by_key(|i| lot(seed ^ u64::MAX, number, 0, candidates[*i].id));
-        let first = (0..chosen.len()).min_by_key(|at| (candidates[chosen[*at]].first_in_topic, *at));
-        if let Some(first) = first {
+        let load = |at: &usize| (candidates[chosen[*at]].first_in_topic, candidates[chosen[*at]].leads, *at);
+        if let Some(first) = (0..chosen.len()).min_by_key(load) {
             chosen[..=first].rotate_right(1);
             candidates[chosen[0]].first_in_topic += 1;
+            candidates[chosen[0]].leads += 1;
         }
     }
 

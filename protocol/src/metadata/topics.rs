@@ -88,6 +88,8 @@ pub struct TopicsImage {
     pub(super) names: RedBlackTreeMapSync<String, TopicId>,
     pub(super) by_replica: Index,
     pub(super) by_isr: Index,
+    /// Partitions of live topics that a broker leads; no entry for none.
+    pub(super) led: RedBlackTreeMapSync<BrokerId, usize>,
     pub(super) leaderless: RedBlackTreeSetSync<TopicPartition>,
     pub(super) deleted: RedBlackTreeSetSync<TopicId>,
     pub(super) unclean: RedBlackTreeMapSync<TopicPartition, UncleanElection>,
@@ -141,6 +143,12 @@ impl TopicsImage {
     pub fn led_by(&self, broker: BrokerId) -> impl Iterator<Item = TopicPartition> {
         let leads = move |at: &TopicPartition| self.partition(*at).is_some_and(|p| p.leader == Some(broker));
         self.in_sync_places_of(broker).filter(leads)
+    }
+
+    /// How many partitions of live topics the broker leads.
+    #[must_use]
+    pub fn led_count(&self, broker: BrokerId) -> usize {
+        self.led.get(&broker).copied().unwrap_or(0)
     }
 
     /// Topics deleted and not yet purged, by id.
@@ -245,6 +253,7 @@ impl TopicsImage {
             reindex(&mut self.by_replica, at, &[], &partition.replicas);
             reindex(&mut self.by_isr, at, &[], &partition.isr);
             set_member(&mut self.leaderless, at, partition.leader.is_none());
+            move_lead(&mut self.led, None, partition.leader);
         }
         entry.partitions.push_back_mut(partition);
     }
@@ -261,6 +270,7 @@ impl TopicsImage {
         if entry.is_live() {
             reindex(&mut self.by_replica, at, &old.replicas, &new.replicas);
             reindex(&mut self.by_isr, at, &old.isr, &new.isr);
+            move_lead(&mut self.led, old.leader, new.leader);
             if old.leader.is_none() != new.leader.is_none() {
                 set_member(&mut self.leaderless, at, new.leader.is_none());
             }
@@ -279,6 +289,7 @@ impl TopicsImage {
             reindex(&mut self.by_replica, at, &partition.replicas, &[]);
             reindex(&mut self.by_isr, at, &partition.isr, &[]);
             self.leaderless.remove_mut(&at);
+            move_lead(&mut self.led, partition.leader, None);
         }
     }
 
@@ -312,6 +323,24 @@ fn reindex(index: &mut Index, at: TopicPartition, old: &[BrokerId], new: &[Broke
         if let Some(set) = index.get_mut(broker) {
             set.insert_mut(at);
         }
+    }
+}
+
+fn move_lead(led: &mut RedBlackTreeMapSync<BrokerId, usize>, old: Option<BrokerId>, new: Option<BrokerId>) {
+    if old == new {
+        return;
+    }
+    if let Some(old) = old {
+        match led.get(&old).copied() {
+            Some(count) if count > 1 => led.insert_mut(old, count - 1),
+            _ => {
+                led.remove_mut(&old);
+            }
+        }
+    }
+    if let Some(new) = new {
+        let count = led.get(&new).copied().unwrap_or(0);
+        led.insert_mut(new, count + 1);
     }
 }
 

@@ -162,3 +162,19 @@ fn deleting_frees_the_name_and_keeps_the_data_for_its_grace() {
     assert!(world.image.topics.get(at.topic).is_some_and(|t| !t.is_live()));
     assert_names(&world.refused(delete), ErrorCode::UnknownTopic, "topic", "t");
 }
+
+#[test]
+fn single_partition_topics_lead_evenly_on_all_brokers() {
+    let mut world = World::of(3);
+    let topics: Vec<_> = (0..60).map(|n| world.topic(&format!("single{n}"), 1, 3, &[])).collect();
+    for broker in 1..=3 {
+        let led = topics.iter().filter(|at| world.partition(**at).leader == Some(b(broker))).count();
+        assert!((19..=21).contains(&led), "broker {broker} leads {led} of 60");
+    }
+    // A broker that leads nothing, having been away, gets the next ones.
+    world.kill(&[2]);
+    world.unfence(2);
+    topics.iter().for_each(|at| world.set_isr(*at, &[1, 2, 3]));
+    let next: Vec<_> = (60..70).map(|n| world.topic(&format!("single{n}"), 1, 3, &[])).collect();
+    assert!(next.iter().all(|at| world.partition(*at).leader == Some(b(2))));
+}
