@@ -2,7 +2,8 @@
 //! evidence for the restart proof.
 //!
 //! Never: serves, writes a record, or decides what the evidence is worth.
-//! Invariant: a directory that the registry knows and the disk lacks is reported as lost, not as an empty log.
+//! Invariant: a directory that the registry knows and the disk lacks is reported as lost, not as an empty log; and one
+//! with records that the registry lacks (the process died between the two) is noted before anything counts on it.
 
 use log::data_dir::{BrokerState, DataDir};
 use log::registry::{Entry, Event, Registry};
@@ -22,7 +23,8 @@ use crate::partition::Opened;
 struct One {
     opened: Opened,
     found: Found,
-    set_aside: bool,
+    /// What the registry must hear of it.
+    event: Option<Event>,
 }
 
 /// Everything as found.
@@ -63,9 +65,7 @@ pub fn recover(data: &DataDir, registry: &mut Registry, checkpoints: &dyn Checkp
     for one in results.into_inner() {
         let mut one = one?;
         let at = one.opened.at;
-        if one.set_aside {
-            events.push((key(at), Event::SetAside));
-        }
+        events.extend(one.event.map(|event| (key(at), event)));
         one.opened.checkpoint = checkpoints.recall(at);
         recovered.found.insert(at, one.found);
         recovered.partitions.insert(at, one.opened);
@@ -105,14 +105,18 @@ fn open_one(data: &DataDir, at: TopicPartition, entry: Entry, on_disk: bool) -> 
             }
             report(at, &recovery);
             let found = found(&log, &recovery, entry, lost);
-            Ok(One { opened: opened(at, log, entry, lost), found, set_aside: false })
+            // One set aside stays so in the registry until it is begun anew: a later start must not prove it either.
+            let unknown = log.end_offset() > 0 && !entry.dir_created && !entry.set_aside;
+            let event = unknown.then_some(Event::DirCreated);
+            let entry = Entry { dir_created: entry.dir_created || unknown, ..entry };
+            Ok(One { opened: opened(at, log, entry, lost), found, event })
         }
         Err(LogError::Damaged(damage)) => {
             let to = data.set_aside(at.topic.0, at.partition)?;
             tracing::error!(partition = %at, %damage, to = %to.display(), "damaged: set aside, to be copied anew from its leader");
             let (log, recovery) = open()?;
             let found = found(&log, &recovery, entry, true);
-            Ok(One { opened: opened(at, log, Entry::default(), true), found, set_aside: true })
+            Ok(One { opened: opened(at, log, Entry::default(), true), found, event: Some(Event::SetAside) })
         }
         Err(error) => Err(error),
     }

@@ -5,10 +5,10 @@ use log::LogError;
 use protocol::batch::{Header, stamp};
 use protocol::ids::LeaderEpoch;
 
+use super::Partition;
 use super::outside::{IsrProposal, Note, Outside, Subscription};
-use super::{DirectoryNote, Held, Partition};
 use crate::fatal::Fatal;
-use crate::replica::effect::{Abdication, AppendSource, Effect, FatalReason, ProduceOutcome, ToLeader};
+use crate::replica::effect::{Abdication, AppendSource, Effect, FatalReason};
 use crate::replica::input::Input;
 use crate::replica::lease::Now;
 
@@ -46,14 +46,15 @@ impl Partition {
     fn run_outside(&mut self, effect: Effect, out: &mut dyn Outside) -> Result<(), Fatal> {
         match effect {
             Effect::Flush { generation, upto } => self.flush.want(generation, upto),
+            Effect::NoteDirectory => out.note(self.life(), Note::Directory),
             Effect::NotePolicy(policy) => out.note(self.life(), Note::Policy(policy)),
             Effect::ToFollower { follower, subscription, message } => {
                 out.to_follower(Subscription { at: self.at, follower, number: subscription }, message);
             }
             Effect::StartPump { follower, subscription, from } => self.pumps.start(follower, subscription, from),
             Effect::StopPump { follower, subscription } => self.pumps.stop(follower, subscription),
-            Effect::ToLeader { leader, message } => self.to_leader(leader, message, out),
-            Effect::Reply { id, outcome } => self.reply(id, outcome, out),
+            Effect::ToLeader { leader, message } => out.to_leader(self.at, leader, message),
+            Effect::Reply { id, outcome } => out.reply(self.at, id, outcome, self.replica.wire_state()),
             Effect::DeleteReply { id, outcome } => out.delete_reply(self.at, id, outcome, self.replica.wire_state()),
             Effect::Moved { checkpoint, .. } => out.moved(self.at, checkpoint),
             Effect::AlterPartition { attempt, leader_epoch, partition_epoch, new_isr } => {
@@ -77,21 +78,6 @@ impl Partition {
             | Effect::AdvanceStart { .. } => unreachable!("effects on the log are run by `run`"),
         }
         Ok(())
-    }
-
-    fn reply(&mut self, id: crate::replica::input::RequestId, outcome: ProduceOutcome, out: &mut dyn Outside) {
-        let written = matches!(outcome, ProduceOutcome::Written { .. });
-        if written && self.directory != DirectoryNote::Durable {
-            return self.held.push(Held::Reply(id, outcome));
-        }
-        out.reply(self.at, id, outcome, self.replica.wire_state());
-    }
-
-    fn to_leader(&mut self, leader: protocol::ids::BrokerId, message: ToLeader, out: &mut dyn Outside) {
-        if matches!(message, ToLeader::Ack(_)) && self.directory == DirectoryNote::UnderWay {
-            return self.held.push(Held::ToLeader(leader, message));
-        }
-        out.to_leader(self.at, leader, message);
     }
 
     pub(super) fn disk(&self, op: &str, error: &LogError) -> Fatal {
@@ -144,10 +130,6 @@ impl Partition {
                 return Ok(Input::AppendFailed { end: self.log.end_offset() });
             }
             AppendSource::Push => {}
-        }
-        if self.directory == DirectoryNote::Unknown {
-            self.directory = DirectoryNote::UnderWay;
-            out.note(self.life(), Note::Directory);
         }
         while let Some(batch) = self.hand.pop_front() {
             let Some(first) = base_of(&batch).filter(|first| *first < end) else { break };

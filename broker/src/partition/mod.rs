@@ -1,11 +1,10 @@
 //! One partition on one broker: its log, its replica, and the running of the replica's effects in order (sync, no
 //! runtime). The shard drives it in production, the simulator in tests.
 //!
-//! Owns: the bytes in hand, the pumps that feed followers, what waits for the first durable note. Never: decides what
-//! is answered or cut (that is `replica`), reads a clock, starts a thread.
-//! Invariant: an effect that touches the log is run inline and its result stepped before any other input; nothing is
-//! acknowledged before the registry durably knows that the directory exists, so that a directory that is missing
-//! later is seen as a loss and not as an empty log; a completion counts only in the life of the partition that asked.
+//! Owns: the bytes in hand, the pumps that feed followers. Never: decides what is answered or cut (that is `replica`),
+//! reads a clock, starts a thread.
+//! Invariant: an effect that touches the log is run inline and its result stepped before any other input; a completion
+//! counts only in the life of the partition that asked.
 
 mod effects;
 mod flush;
@@ -27,8 +26,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::fatal::Fatal;
-use crate::replica::effect::{Effect, ProduceOutcome, ToLeader};
-use crate::replica::input::{Input, IsrOutcome, Produce, RequestId};
+use crate::replica::effect::{Effect, ProduceOutcome};
+use crate::replica::input::{Input, IsrOutcome, Produce};
 use crate::replica::{Checkpoint, Identity, LogFacts, Now, Replica, RoleName};
 use flush::FlushState;
 use note::Note;
@@ -55,21 +54,6 @@ pub struct Opened {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Whether the registry knows of the directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DirectoryNote {
-    Unknown,
-    UnderWay,
-    Durable,
-}
-
-/// An acknowledgement that waits for the directory's note.
-#[derive(Debug)]
-enum Held {
-    Reply(RequestId, ProduceOutcome),
-    ToLeader(BrokerId, ToLeader),
-}
-
 /// One partition.
 #[derive(Debug)]
 pub struct Partition {
@@ -85,8 +69,6 @@ pub struct Partition {
     hand: VecDeque<Bytes>,
     flush: FlushState,
     pumps: Pumps,
-    directory: DirectoryNote,
-    held: Vec<Held>,
     dead: bool,
 }
 
@@ -101,9 +83,9 @@ impl Partition {
             durable_end: log.durable_end(),
             epochs: log.epochs().clone(),
             noted_policy,
+            directory_noted,
             damaged,
         };
-        let directory = if directory_noted { DirectoryNote::Durable } else { DirectoryNote::Unknown };
         Self {
             at,
             slot,
@@ -115,8 +97,6 @@ impl Partition {
             hand: VecDeque::new(),
             flush: FlushState::default(),
             pumps: Pumps::default(),
-            directory,
-            held: Vec::new(),
             dead: false,
         }
     }
@@ -240,15 +220,7 @@ impl Partition {
         }
         match note {
             Note::Policy(policy) => self.step(Input::PolicyNoted(policy), now, out),
-            Note::Directory => {
-                self.directory = DirectoryNote::Durable;
-                for held in std::mem::take(&mut self.held) {
-                    match held {
-                        Held::Reply(id, outcome) => out.reply(self.at, id, outcome, self.replica.wire_state()),
-                        Held::ToLeader(leader, message) => out.to_leader(self.at, leader, message),
-                    }
-                }
-            }
+            Note::Directory => self.step(Input::DirectoryNoted, now, out),
         }
     }
 

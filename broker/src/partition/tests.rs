@@ -3,8 +3,8 @@
 
 use super::outside::{IsrProposal, PushOut, Subscription};
 use super::*;
-use crate::replica::effect::{LogEndReport, ToFollower};
-use crate::replica::input::{Acks, BatchSpan, FollowerAck, IsrOutcome, Pushed, SubscriptionId};
+use crate::replica::effect::{LogEndReport, ToFollower, ToLeader};
+use crate::replica::input::{Acks, BatchSpan, FollowerAck, IsrOutcome, Pushed, RequestId, SubscriptionId};
 use crate::replica::lease::Lease;
 use crate::replica::read::{FetchQuery, WireState};
 use crate::replica::view::{Member, PartitionView, ReplicaConfig};

@@ -58,7 +58,7 @@ impl Replica {
             log_end: self.base.log.end,
             durable_end: self.base.log.durable_end(),
             high_watermark: wire.high_watermark,
-            flush_policy: self.base.log.policy.named(),
+            flush_policy: self.base.log.named_policy(),
             followers: Vec::new(),
             isr_state: "",
             under_replicated: false,

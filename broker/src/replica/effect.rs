@@ -150,6 +150,8 @@ pub enum Effect {
     },
     /// Note the policy durably. Answer: `PolicyNoted`.
     NotePolicy(FlushPolicy),
+    /// Note durably that the log's directory exists; asked before it is made. Answer: `DirectoryNoted`.
+    NoteDirectory,
     /// Cut the tail. Answer: `Cut`.
     Truncate {
         /// First offset to go.

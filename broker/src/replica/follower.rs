@@ -76,7 +76,7 @@ impl Following {
             log_end: base.log.end,
             durable_end: base.log.durable_end(),
             last_epoch: base.log.last_epoch(),
-            noted_policy: base.log.policy.named(),
+            noted_policy: base.log.named_policy(),
         };
         self.send(ToLeader::Subscribe(subscribe), effects);
     }
@@ -119,7 +119,7 @@ impl Following {
             log_start: base.log.start,
             log_end: base.log.end,
             durable_end: base.log.durable_end(),
-            noted_policy: base.log.policy.named(),
+            noted_policy: base.log.named_policy(),
         };
         self.send(ToLeader::Ack(ack), effects);
     }
@@ -178,7 +178,7 @@ impl Following {
         subscription: SubscriptionId,
         leader_epoch: LeaderEpoch,
         theirs: EpochEnd,
-        base: &Base,
+        base: &mut Base,
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<LogOp> {
@@ -190,7 +190,8 @@ impl Following {
             self.give_up(now, effects);
             return None;
         }
-        self.cut(to, to < base.log.start, base, effects)
+        let reset = to < base.log.start;
+        self.cut(to, reset, base, effects)
     }
 
     /// Nothing we have joins the leader's log. Returns the reset to make.
@@ -199,7 +200,7 @@ impl Following {
         subscription: SubscriptionId,
         leader_epoch: LeaderEpoch,
         log_start: u64,
-        base: &Base,
+        base: &mut Base,
         effects: &mut Vec<Effect>,
     ) -> Option<LogOp> {
         if !self.is_mine(subscription, leader_epoch) {
@@ -208,13 +209,16 @@ impl Following {
         self.cut(log_start, true, base, effects)
     }
 
-    fn cut(&mut self, to: u64, reset: bool, base: &Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
+    fn cut(&mut self, to: u64, reset: bool, base: &mut Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
         let high_watermark = base.high_watermark.get();
         let overruled = to < high_watermark;
         let member = self.view.isr.contains(&base.id.me) || self.view.elr.contains(&base.id.me);
         if overruled && member {
             effects.push(Effect::Fatal(FatalReason::TruncateBelowHighWatermark { to, high_watermark }));
             return None;
+        }
+        if reset {
+            base.log.ask_note(true, effects);
         }
         self.link = Link::Cutting;
         effects.push(if reset {
@@ -246,6 +250,7 @@ impl Following {
         if self.link == Link::Copying(push.subscription)
             && let Some(start) = covering_start(&push, base)
         {
+            base.log.ask_note(true, effects);
             effects.push(Effect::Reset { start, keep_aside: false });
             return Some(LogOp::Realign(Box::new(push)));
         }

@@ -2,8 +2,8 @@
 //!
 //! Contract with the shell (`partition.rs` and the simulator): effects are run in the order given. The four that
 //! touch the log (`Append`, `Truncate`, `Reset`, `AdvanceStart`) are run inline, and their result is stepped before
-//! any other input, so at most one is outstanding. `Flush`, `NotePolicy` and `AlterPartition` are answered whenever
-//! they are done, other inputs in between.
+//! any other input, so at most one is outstanding. `Flush`, the notes and `AlterPartition` are answered whenever they
+//! are done, other inputs in between.
 
 use super::view::PartitionView;
 use protocol::error::ErrorCode;
@@ -189,6 +189,8 @@ pub enum Input {
     },
     /// `NotePolicy` is durable.
     PolicyNoted(FlushPolicy),
+    /// `NoteDirectory` is durable: from now on a missing directory is seen as a loss.
+    DirectoryNoted,
     /// A read found damage at or below the end mark.
     DamageFound,
 

@@ -134,8 +134,8 @@ impl Leadership {
         let Produce { id, acks, deadline, .. } = op.produce;
         let waiting = Waiting { id, base: op.base, end: op.end, deadline };
         match acks {
-            Acks::None => answer(&waiting, Guard::Lease, now, effects),
-            Acks::Leader => self.by_own_position.push(waiting),
+            Acks::None if base.log.directory_is_noted() => answer(&waiting, Guard::Lease, now, effects),
+            Acks::None | Acks::Leader => self.by_own_position.push(waiting),
             Acks::All => self.by_high_watermark.push(waiting),
         }
     }

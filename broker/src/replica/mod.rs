@@ -232,6 +232,10 @@ impl Replica {
                 self.base.log.policy.note_done(policy, end);
                 self.acknowledge(effects);
             }
+            Input::DirectoryNoted => {
+                self.base.log.directory_noted();
+                self.acknowledge(effects);
+            }
             Input::DamageFound => self.on_damage(effects),
             Input::Produce(request) => self.on_produce(request, now, effects),
             Input::DeleteRecords { id, before } => self.on_delete_records(id, before, now, effects),

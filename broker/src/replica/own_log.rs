@@ -1,6 +1,8 @@
 //! What the replica knows of its own log: ends, epochs, generation, and what still has to be synced.
 //!
-//! The durable end never comes from a flush of an older generation: bytes written after a cut would count as synced.
+//! The durable end never comes from a flush of an older generation: bytes written after a cut would count as synced. And
+//! nothing is durable before the registry durably knows of the directory: one that vanishes before would be taken for a
+//! log that never was, and the replica for one that kept all it ever claimed.
 
 use super::effect::Effect;
 use super::input::BatchSpan;
@@ -22,6 +24,8 @@ pub struct LogFacts {
     pub epochs: EpochTable,
     /// The policy durably noted, None = never.
     pub noted_policy: Option<FlushPolicy>,
+    /// The registry durably knows that the log's directory exists.
+    pub directory_noted: bool,
     /// Part of the log was set aside as damaged; what is here is not all there was.
     pub damaged: bool,
 }
@@ -30,8 +34,24 @@ impl LogFacts {
     /// A log that was never written.
     #[must_use]
     pub fn empty() -> Self {
-        Self { start: 0, end: 0, durable_end: 0, epochs: EpochTable::new(), noted_policy: None, damaged: false }
+        Self {
+            start: 0,
+            end: 0,
+            durable_end: 0,
+            epochs: EpochTable::new(),
+            noted_policy: None,
+            directory_noted: false,
+            damaged: false,
+        }
     }
+}
+
+/// What the registry knows of the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DirectoryNote {
+    Missing,
+    UnderWay,
+    Durable,
 }
 
 /// The log as far as the replica needs it.
@@ -43,6 +63,7 @@ pub(super) struct OwnLog {
     pub(super) epochs: EpochTable,
     generation: u64,
     pub(super) policy: PolicyNotes,
+    directory: DirectoryNote,
     /// A flush up to here was asked for in this generation.
     flush_asked: u64,
     /// Under `interval`: since when something is not asked to be synced.
@@ -57,6 +78,7 @@ impl OwnLog {
             end: facts.end,
             durable_end: facts.durable_end.min(facts.end),
             policy: PolicyNotes::recovered(facts.noted_policy, facts.end),
+            directory: if facts.directory_noted { DirectoryNote::Durable } else { DirectoryNote::Missing },
             epochs: facts.epochs,
             generation: 0,
             flush_asked: 0,
@@ -65,8 +87,26 @@ impl OwnLog {
         }
     }
 
+    /// How much no loss short of the disk's takes away.
     pub(super) fn durable_end(&self) -> u64 {
-        self.durable_end
+        if self.directory_is_noted() { self.durable_end } else { 0 }
+    }
+
+    pub(super) fn directory_is_noted(&self) -> bool {
+        self.directory == DirectoryNote::Durable
+    }
+
+    pub(super) fn directory_noted(&mut self) {
+        self.directory = DirectoryNote::Durable;
+    }
+
+    fn strict(&self) -> bool {
+        self.policy.strict() || !self.directory_is_noted()
+    }
+
+    /// The policy to name to others: the one counted by.
+    pub(super) fn named_policy(&self) -> FlushPolicy {
+        if self.strict() { FlushPolicy::Sync } else { self.policy.named() }
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -80,7 +120,7 @@ impl OwnLog {
 
     /// How far this replica counts: the durable end unless a looser policy is noted and wanted.
     pub(super) fn position(&self) -> u64 {
-        if self.policy.strict() { self.durable_end } else { self.end }
+        if self.strict() { self.durable_end() } else { self.end }
     }
 
     pub(super) fn appended(&mut self, batches: &[BatchSpan]) {
@@ -144,13 +184,17 @@ impl OwnLog {
         Some(since.saturating_add(interval_ms))
     }
 
-    /// Asks for a policy note once there is (or is about to be) something to note it for.
-    pub(super) fn ask_note(&mut self, about_to_append: bool, effects: &mut Vec<Effect>) {
-        if !about_to_append && self.end == 0 {
+    /// Asks for the notes of policy and directory once there is (or is about to be) something to note them for.
+    pub(super) fn ask_note(&mut self, about_to_begin: bool, effects: &mut Vec<Effect>) {
+        if !about_to_begin && self.end == 0 {
             return;
         }
         if let Some(policy) = self.policy.next_note(self.end, self.durable_end) {
             effects.push(Effect::NotePolicy(policy));
+        }
+        if self.directory == DirectoryNote::Missing {
+            self.directory = DirectoryNote::UnderWay;
+            effects.push(Effect::NoteDirectory);
         }
     }
 }
@@ -160,7 +204,7 @@ mod tests {
     use super::*;
 
     fn log(end: u64) -> OwnLog {
-        let mut log = OwnLog::recovered(LogFacts::empty());
+        let mut log = OwnLog::recovered(LogFacts { directory_noted: true, ..LogFacts::empty() });
         log.policy.want(FlushPolicy::Sync, 0);
         log.appended(&[BatchSpan { base: 0, end, epoch: LeaderEpoch(1) }]);
         log
@@ -193,7 +237,8 @@ mod tests {
 
     #[test]
     fn under_interval_a_flush_is_asked_once_per_interval() {
-        let mut log = OwnLog::recovered(LogFacts { noted_policy: Some(FlushPolicy::Interval), ..LogFacts::empty() });
+        let noted_policy = Some(FlushPolicy::Interval);
+        let mut log = OwnLog::recovered(LogFacts { noted_policy, directory_noted: true, ..LogFacts::empty() });
         log.policy.want(FlushPolicy::Interval, 0);
         log.appended(&[BatchSpan { base: 0, end: 3, epoch: LeaderEpoch(1) }]);
         let mut effects = Vec::new();

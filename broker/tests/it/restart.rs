@@ -148,3 +148,42 @@ fn a_log_that_lost_everything_unsynced_is_not_taken_for_one_that_never_was() {
     let found = recovered.found[&at()];
     assert!(!found.empty && !evidence(recovered.found, false).proves(at(), EPOCH), "{found:?}");
 }
+
+#[test]
+fn a_directory_that_the_registry_lacks_is_noted_by_the_start_that_finds_it() {
+    let node = Node::new();
+    let data = open(&node.disk);
+    let mut registry = Node::registry(&data);
+    let policy = Event::PolicyNoted(stored_policy(FlushPolicy::Sync));
+    registry.record(&[(key(at()), policy)]).expect("the note that the process died behind");
+    let mut log = open_log(&data);
+    let mut bytes = batch("record").to_vec();
+    stamp(&mut bytes, 0, 1);
+    log.append(0, &bytes).expect("appends");
+    log.sync().expect("syncs");
+    drop((log, registry, data));
+    node.disk.kill_process();
+    let (data, recovered) = node.start();
+    assert!(recovered.partitions[&at()].directory_noted);
+    drop(recovered);
+    data.delete_partition(at().topic.0, at().partition).expect("somebody deletes it");
+    drop(data);
+    node.disk.crash(&mut || false);
+    assert!(!node.proves(false), "what the start before served is gone");
+}
+
+#[test]
+fn a_partition_set_aside_whose_new_directory_was_never_noted_stays_unproved() {
+    let node = Node::new();
+    node.write(20, FlushPolicy::Sync, true);
+    let data = open(&node.disk);
+    Node::registry(&data).record(&[(key(at()), Event::SetAside)]).expect("a note");
+    drop(data);
+    for start in 0..3 {
+        let (data, recovered) = node.start();
+        assert!(!recovered.partitions[&at()].directory_noted, "start {start}: only beginning anew notes it");
+        assert!(!evidence(recovered.found, true).proves(at(), EPOCH), "start {start}");
+        drop(data);
+        node.disk.kill_process();
+    }
+}

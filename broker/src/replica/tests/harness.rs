@@ -63,10 +63,11 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// Over a recovered log; 0 = no checkpoint.
+    /// Over a recovered log that the registry knows of; 0 = no checkpoint.
     pub(super) fn over(facts: LogFacts, checkpoint: u64) -> Self {
         let before = checkpoint.checked_sub(1).and_then(|offset| facts.epochs.epoch_at(offset));
         let epoch = before.map(LeaderEpoch);
+        let facts = LogFacts { directory_noted: true, ..facts };
         Self::recovered(facts, epoch.map(|epoch| Checkpoint { high_watermark: checkpoint, epoch }))
     }
 

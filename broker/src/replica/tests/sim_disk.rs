@@ -107,6 +107,7 @@ impl Disk {
             durable_end: self.durable,
             epochs: epochs.clone(),
             noted_policy: self.noted,
+            directory_noted: true,
             damaged: false,
         }
     }

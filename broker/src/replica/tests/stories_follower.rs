@@ -305,3 +305,49 @@ fn refusals_in_a_row_are_asked_ever_more_rarely_until_a_push_is_taken() {
     rig.push(subscription, &[(0, 4, 5)], 0);
     assert_eq!(refuse(&mut rig, subscription).0, RESUBSCRIBE_PAUSE_MS, "it works again");
 }
+
+#[test]
+fn a_follower_whose_directory_is_not_noted_claims_nothing_as_durable_in_handshake_or_acknowledgement() {
+    for policy in [FlushPolicy::Sync, FlushPolicy::Os] {
+        let mut view = following(TWO, 5);
+        view.config.flush_policy = policy;
+        let mut rig = Rig::recovered(LogFacts { noted_policy: Some(policy), ..LogFacts::empty() }, None);
+        let subscription = subscribed(&rig.assign(view)).expect("a subscription").subscription;
+        start(&mut rig, subscription);
+        let effects = rig.push(subscription, &[(0, 5, 5)], 0);
+        let note = effects.iter().position(|e| *e == Effect::NoteDirectory).expect("a note");
+        let append = effects.iter().position(|e| matches!(e, Effect::Append { .. })).expect("an append");
+        assert!(note < append, "{effects:?}");
+        rig.flushed(5);
+        let again = subscribed(&rig.step(Input::StreamLost { subscription })).expect("it asks again");
+        let claim = (again.log_end, again.durable_end, again.noted_policy);
+        assert_eq!(claim, (5, 0, FlushPolicy::Sync), "a leader counts this for nothing, whatever its topic says");
+        start(&mut rig, again.subscription);
+        let ack = acknowledged(&rig.step(Input::DirectoryNoted)).expect("an acknowledgement");
+        assert_eq!((ack.log_end, ack.durable_end, ack.noted_policy), (5, 5, policy));
+    }
+}
+
+#[test]
+fn a_log_that_begins_anew_behind_others_is_noted_before_it_counts() {
+    let mut rig = Rig::recovered(LogFacts::empty(), None);
+    let asked = subscribed(&rig.assign(following(TWO, 5))).expect("a subscription");
+    let (subscription, leader_epoch) = (asked.subscription, LeaderEpoch(5));
+    let effects = rig.step(Input::BeginAt { subscription, leader_epoch, log_start: 40 });
+    let note = effects.iter().position(|e| *e == Effect::NoteDirectory).expect("a note");
+    let reset = effects.iter().position(|e| matches!(e, Effect::Reset { .. })).expect("a reset");
+    assert!(note < reset, "{effects:?}");
+    let again = subscribed(&effects).expect("it asks again");
+    assert_eq!((again.log_end, again.durable_end), (40, 0), "an empty log at 40 is more than none at all");
+    start(&mut rig, again.subscription);
+    let ack = acknowledged(&rig.step(Input::DirectoryNoted)).expect("an acknowledgement");
+    assert_eq!((ack.log_end, ack.durable_end), (40, 40));
+}
+
+#[test]
+fn a_directory_with_records_that_the_registry_lacks_is_noted_at_once() {
+    let mut rig = Rig::recovered(Rig::log(&[(0, 5, 1)]), None);
+    let effects = rig.assign(following(TWO, 5));
+    assert!(effects.contains(&Effect::NoteDirectory), "{effects:?}");
+    assert_eq!(subscribed(&effects).map(|s| (s.log_end, s.durable_end)), Some((5, 0)));
+}

@@ -411,3 +411,23 @@ fn inputs_and_log_results_out_of_turn_are_a_broken_invariant() {
     let mut rig = three();
     assert!(matches!(rig.step(Input::Appended)[..], [Effect::Fatal(_)]));
 }
+
+#[test]
+fn a_leader_whose_directory_is_not_noted_counts_for_nothing_itself() {
+    for policy in [FlushPolicy::Sync, FlushPolicy::Os] {
+        let mut rig = Rig::recovered(LogFacts { noted_policy: Some(policy), ..LogFacts::empty() }, None);
+        let mut config = view().config;
+        config.flush_policy = policy;
+        rig.assign(PartitionView { config, ..view() });
+        rig.subscribe(TWO, 1, 0, None);
+        rig.subscribe(THREE, 1, 0, None);
+        let effects = [rig.produce(Acks::None, 1), rig.produce(Acks::Leader, 1), rig.produce(Acks::All, 1)].concat();
+        assert_eq!(effects.iter().filter(|e| **e == Effect::NoteDirectory).count(), 1, "asked for once");
+        let before = [rig.flushed(3), rig.acked(TWO, 1, 3), rig.acked(THREE, 1, 3)].concat();
+        assert_eq!((written(&effects), written(&before)), (vec![], vec![]), "{policy:?}");
+        assert_eq!(rig.replica.high_watermark(), 0, "{policy:?}: it may come back empty and be believed");
+        let mut answered = written(&rig.step(Input::DirectoryNoted));
+        answered.sort_unstable();
+        assert_eq!(answered, [(1, 0), (2, 1), (3, 2)], "{policy:?}");
+    }
+}
