@@ -9,6 +9,7 @@
 //! Why a ticket: the shell hangs what waits for a batch (futures, counters) on it without this file knowing.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::producer::schedule::{Schedule, Times};
 use crate::producer::verdict::Progress;
 use bytes::Bytes;
 use protocol::batch::limits::MAX_BATCH_BYTES_CEILING;
@@ -124,11 +125,13 @@ struct Queue<T> {
     out: usize,
     blocked_until: Millis,
     flush: bool,
+    /// As the schedule has them.
+    times: Times,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { open: None, closed: VecDeque::new(), out: 0, blocked_until: 0, flush: false }
+        Self { open: None, closed: VecDeque::new(), out: 0, blocked_until: 0, flush: false, times: Times::default() }
     }
 }
 
@@ -139,6 +142,22 @@ impl<T> Queue<T> {
 
     fn close_open(&mut self) {
         self.closed.extend(self.open.take());
+    }
+
+    /// Batches of a partition are as old as their order, so the first has the earliest deadline.
+    fn times(&self, settings: &Settings) -> Times {
+        let expire = self.closed.front().or(self.open.as_ref()).map(|b| b.progress.deadline);
+        let (leave, hurried) = match &self.open {
+            _ if self.out >= settings.max_in_flight => (None, None),
+            _ if !self.closed.is_empty() => (Some(self.blocked_until), None),
+            Some(_) if self.flush => (Some(self.blocked_until), None),
+            Some(open) => {
+                let lingered = open.progress.created.saturating_add(settings.linger_ms);
+                (Some(lingered.max(self.blocked_until)), Some(self.blocked_until))
+            }
+            None => (None, None),
+        };
+        Times { leave, hurried, expire }
     }
 
     fn bytes(&self) -> usize {
@@ -171,9 +190,11 @@ pub enum PushError {
 pub struct Accumulator<T> {
     settings: Settings,
     queues: BTreeMap<Key, Queue<T>>,
+    schedule: Schedule,
     outstanding: BTreeSet<u64>,
     next_id: u64,
     used: usize,
+    /// Somebody waits for memory: nothing lingers.
     pressed: bool,
 }
 
@@ -181,7 +202,18 @@ impl<T> Accumulator<T> {
     /// An empty accumulator.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, queues: BTreeMap::new(), outstanding: BTreeSet::new(), next_id: 0, used: 0, pressed: false }
+        let (queues, schedule, outstanding) = (BTreeMap::new(), Schedule::default(), BTreeSet::new());
+        Self { settings, queues, schedule, outstanding, next_id: 0, used: 0, pressed: false }
+    }
+
+    /// Brings the schedule up to date with a partition; forgets one that is idle.
+    fn reschedule(&mut self, key: Key) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        let times = queue.times(&self.settings);
+        self.schedule.replace(key, std::mem::replace(&mut queue.times, times), times);
+        if queue.is_idle() {
+            self.queues.remove(&key);
+        }
     }
 
     /// Adds a record to its partition's open batch, which is closed first if the record does not fit. `max_batch` is
@@ -225,6 +257,7 @@ impl<T> Accumulator<T> {
         };
         if let Err(error) = added {
             queue.open = (batch.records > 0).then_some(batch);
+            self.reschedule(key);
             return Err(PushError::Batch(error));
         }
         let full = !batch.has_room(1, target);
@@ -236,29 +269,21 @@ impl<T> Accumulator<T> {
         batch.charged += bytes;
         self.used += bytes;
         let index = batch.records - 1;
-        let ticket = if full {
+        if full {
             queue.closed.push_back(batch);
-            &queue.closed.back().expect("the batch was pushed in the line above").ticket
         } else {
-            &queue.open.insert(batch).ticket
-        };
-        Ok(Pushed { ticket, index, look: look || full })
+            queue.open = Some(batch);
+        }
+        self.reschedule(key);
+        let queue = self.queues.get(&key).expect("a partition with a batch is not forgotten");
+        let batch = queue.open.as_ref().or(queue.closed.back()).expect("the batch is open or the last closed one");
+        Ok(Pushed { ticket: &batch.ticket, index, look: look || full })
     }
 
     /// Partitions with a batch that may leave at `now`.
     #[must_use]
     pub fn ready(&self, now: Millis) -> Vec<Key> {
-        let ready = |queue: &Queue<T>| {
-            queue.out < self.settings.max_in_flight && queue.blocked_until <= now && self.has_ready(queue, now)
-        };
-        self.queues.iter().filter(|(_, queue)| ready(queue)).map(|(key, _)| *key).collect()
-    }
-
-    fn has_ready(&self, queue: &Queue<T>, now: Millis) -> bool {
-        let lingered = |b: &Batch<T>| {
-            queue.flush || self.pressed || now >= b.progress.created.saturating_add(self.settings.linger_ms)
-        };
-        !queue.closed.is_empty() || queue.open.as_ref().is_some_and(lingered)
+        self.schedule.ready(now, self.pressed)
     }
 
     /// Takes the oldest batch of a partition that [`Accumulator::ready`] named. It is out until [`Accumulator::settle`]
@@ -274,6 +299,7 @@ impl<T> Accumulator<T> {
             queue.flush = false;
         }
         queue.out += 1;
+        self.reschedule(key);
         Some((batch, early))
     }
 
@@ -282,22 +308,29 @@ impl<T> Accumulator<T> {
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.blocked_until = queue.blocked_until.max(until);
         }
+        self.reschedule(key);
     }
 
     /// Lets every partition's batches leave at once: routing has changed.
     pub fn unblock_all(&mut self) {
-        for queue in self.queues.values_mut() {
-            queue.blocked_until = 0;
-        }
+        self.every_queue(|queue| queue.blocked_until = 0);
+    }
+
+    fn every_queue(&mut self, change: impl Fn(&mut Queue<T>)) {
+        self.queues.values_mut().for_each(change);
+        let keys: Vec<Key> = self.queues.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.reschedule(key));
     }
 
     /// Puts a batch that was out back before every younger one, to leave at `at` or later.
     pub fn retry(&mut self, batch: Batch<T>, at: Millis) {
-        let queue = self.queues.entry(batch.key).or_default();
+        let key = batch.key;
+        let queue = self.queues.entry(key).or_default();
         queue.out = queue.out.saturating_sub(1);
         queue.blocked_until = queue.blocked_until.max(at);
         let place = queue.closed.partition_point(|b| b.id < batch.id);
         queue.closed.insert(place, batch);
+        self.reschedule(key);
     }
 
     /// Forgets a batch that was out: its outcome is known.
@@ -312,24 +345,23 @@ impl<T> Accumulator<T> {
         self.used -= batch.charged;
         self.pressed = false;
         self.outstanding.remove(&batch.id);
-        if self.queues.get(&batch.key).is_some_and(Queue::is_idle) {
-            self.queues.remove(&batch.key);
-        }
+        self.reschedule(batch.key);
     }
 
     /// Removes waiting batches whose deadline has passed.
     pub fn expire(&mut self, now: Millis) -> Vec<Batch<T>> {
-        self.remove_waiting(|b| b.progress.deadline <= now)
+        self.remove_waiting(self.schedule.expired(now), |b| b.progress.deadline <= now)
     }
 
     /// Removes everything that waits.
     pub fn drain(&mut self) -> Vec<Batch<T>> {
-        self.remove_waiting(|_| true)
+        self.remove_waiting(self.queues.keys().copied().collect(), |_| true)
     }
 
-    fn remove_waiting(&mut self, which: impl Fn(&Batch<T>) -> bool) -> Vec<Batch<T>> {
+    fn remove_waiting(&mut self, keys: Vec<Key>, which: impl Fn(&Batch<T>) -> bool) -> Vec<Batch<T>> {
         let mut gone = Vec::new();
-        for queue in self.queues.values_mut() {
+        for key in keys {
+            let Some(queue) = self.queues.get_mut(&key) else { continue };
             if queue.open.as_ref().is_some_and(&which) {
                 queue.close_open();
             }
@@ -345,9 +377,7 @@ impl<T> Accumulator<T> {
 
     /// Makes every batch that exists leave without lingering; returns the id below which all must be settled.
     pub fn flush(&mut self) -> u64 {
-        for queue in self.queues.values_mut() {
-            queue.flush = true;
-        }
+        self.every_queue(|queue| queue.flush = true);
         self.next_id
     }
 
@@ -360,23 +390,8 @@ impl<T> Accumulator<T> {
     /// The next time at which [`Accumulator::ready`] or [`Accumulator::expire`] may say something new, if nothing else
     /// happens before.
     #[must_use]
-    pub fn next_event(&self, now: Millis) -> Option<Millis> {
-        let mut next: Option<Millis> = None;
-        let mut consider = |at: Millis| next = Some(next.map_or(at, |n| n.min(at)));
-        for queue in self.queues.values() {
-            if let Some(oldest) = queue.closed.iter().chain(&queue.open).map(|b| b.progress.deadline).min() {
-                consider(oldest);
-            }
-            if queue.out >= self.settings.max_in_flight {
-                continue;
-            }
-            if self.has_ready(queue, now) {
-                consider(queue.blocked_until);
-            } else if let Some(open) = &queue.open {
-                consider((open.progress.created + self.settings.linger_ms).max(queue.blocked_until));
-            }
-        }
-        next
+    pub fn next_event(&self) -> Option<Millis> {
+        self.schedule.next(self.pressed)
     }
 
     /// Bytes waiting for a partition.

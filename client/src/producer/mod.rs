@@ -12,6 +12,7 @@ pub mod accumulator;
 mod delivery;
 mod link;
 pub mod partitioner;
+pub mod schedule;
 mod sender;
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,7 @@ impl Sender {
             sender.dispatch(now);
             let (next, closed) = {
                 let state = sender.shared.state.lock();
-                (state.batches.next_event(now), state.closed)
+                (state.batches.next_event(), state.closed)
             };
             if closed {
                 while let Ok(end) = ends.try_recv() {
