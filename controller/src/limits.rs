@@ -153,6 +153,9 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// Time a stopping controller gives its streams and its leadership hand-over.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Attempts in a row that a peer leaves without a good answer before the log says so: one or two are a slow moment.
+pub const PEER_LOST_MISSES: u32 = 3;
+
 /// The deadline for moving so many bytes: a base, and time at the slowest link.
 #[must_use]
 pub fn deadline_for(base: Duration, bytes: usize) -> Duration {

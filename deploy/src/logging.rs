@@ -41,8 +41,8 @@ pub fn settings(format: Option<&str>, level: Option<&str>) -> Result<(Format, En
         "json" => Format::Json,
         other => return Err(LoggingError::Format(other.to_owned())),
     };
-    let level = level.unwrap_or("info,openraft=warn");
-    let filter = EnvFilter::try_new(level)
+    let level = level.unwrap_or("info");
+    let filter = EnvFilter::try_new(quieted(level))
         .map_err(|error| LoggingError::Level { value: level.to_owned(), why: error.to_string() })?;
     // The parser takes any single word for a target's name, so that a misspelt level would silence everything.
     let lone = !level.contains(['=', ',', ':']);
@@ -50,6 +50,13 @@ pub fn settings(format: Option<&str>, level: Option<&str>) -> Result<(Format, En
         return Err(LoggingError::Level { value: level.to_owned(), why: "not a level".to_owned() });
     }
     Ok((format, filter))
+}
+
+/// The consensus library warns at every attempt to reach a peer that is down; the controller says it once. Whoever asks for
+/// details, or names the library, is given what it says.
+fn quieted(level: &str) -> String {
+    let plain = ["info", "warn"].contains(&level.to_lowercase().as_str());
+    if plain { format!("{level},openraft=error") } else { level.to_owned() }
 }
 
 /// Installs the subscriber. A second call in one process changes nothing.
@@ -72,5 +79,16 @@ mod tests {
         assert_eq!(settings(Some("xml"), None).err(), Some(LoggingError::Format("xml".to_owned())));
         assert!(matches!(settings(None, Some("loud")), Err(LoggingError::Level { .. })));
         assert!(matches!(settings(None, Some("broker=loud")), Err(LoggingError::Level { .. })));
+    }
+
+    #[test]
+    fn the_consensus_library_is_quiet_unless_it_is_asked() {
+        let filter = |level| settings(None, level).expect("a filter").1.to_string();
+        for quiet in [None, Some("info"), Some("WARN")] {
+            assert!(filter(quiet).contains("openraft=error"), "{quiet:?}: {}", filter(quiet));
+        }
+        for asked in ["debug", "trace", "info,openraft=info", "error"] {
+            assert!(!filter(Some(asked)).contains("openraft=error"), "{asked}");
+        }
     }
 }

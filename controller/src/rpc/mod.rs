@@ -7,6 +7,7 @@ mod admin_wire;
 pub(crate) mod http;
 mod lifecycle;
 mod metadata;
+mod peers;
 mod raft;
 pub(crate) mod raft_client;
 

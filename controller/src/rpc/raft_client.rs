@@ -1,6 +1,7 @@
 //! Raft between controllers, sending side: a `Transport` over gRPC with one connection per peer and lane, so that a
 //! snapshot or a large append never holds up a heartbeat. Enforces the deadlines it is given.
 
+use super::peers::Peers;
 use super::raft::RAFT_FORMAT;
 use crate::feed::Feed;
 use crate::limits::SNAPSHOT_CHUNK;
@@ -34,11 +35,12 @@ pub(crate) struct GrpcTransport {
     /// Tells the incarnation.
     feed: Arc<Feed>,
     channels: Mutex<BTreeMap<(String, u16, Lane), Channel>>,
+    peers: Arc<Peers>,
 }
 
 impl GrpcTransport {
     pub(crate) fn new(cluster_id: Uuid, me: VoterId, dialer: Dialer, feed: Arc<Feed>) -> Self {
-        Self { cluster_id, me, dialer, feed, channels: Mutex::new(BTreeMap::new()) }
+        Self { cluster_id, me, dialer, feed, channels: Mutex::new(BTreeMap::new()), peers: Arc::default() }
     }
 
     fn client(&self, to: &Peer) -> Result<RaftClient<Channel>, LinkError> {
@@ -96,7 +98,7 @@ impl Transport for GrpcTransport {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, LinkError>> {
         let client = self.client(&to);
-        let message = self.message(to.voter, payload);
+        let (message, peers) = (self.message(to.voter, payload), Arc::clone(&self.peers));
         Box::pin(async move {
             let mut client = client?;
             let mut request = Request::new(message);
@@ -107,6 +109,7 @@ impl Transport for GrpcTransport {
                 Call::PreVote => within(deadline, client.pre_vote(request)).await,
                 Call::TransferLeader => within(deadline, client.transfer_leader(request)).await,
             };
+            peers.tried(to.voter, &answer);
             Ok(answer?.payload)
         })
     }
