@@ -3,6 +3,7 @@
 //! and keeps nothing global. A [`Config`] was checked whole; an unknown key is an error, never ignored.
 
 use crate::limits::{RAFT_SEGMENT_BYTES_DEFAULT, RAFT_SEGMENT_BYTES_MAX, RAFT_SEGMENT_BYTES_MIN};
+use crate::limits::{SCRUB_INTERVAL_MS_DEFAULT, SCRUB_INTERVAL_MS_MAX, SCRUB_INTERVAL_MS_MIN};
 use crate::limits::{SNAPSHOT_EVERY_DEFAULT, SNAPSHOT_EVERY_MAX, SNAPSHOT_EVERY_MIN, VOTERS_MAX};
 use crate::quorum::{VoterId, VoterNode, VoterSpec};
 use protocol::ids::ControllerId;
@@ -13,6 +14,7 @@ use protocol::timers::Timers;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Every key that may be written, in the order of the documentation.
 pub const KEYS: &[&str] = &[
@@ -26,6 +28,7 @@ pub const KEYS: &[&str] = &[
     "voters",
     "snapshot.every",
     "raft.segment.bytes",
+    "scrub.interval.ms",
     "storage",
     "log.format",
     "log.level",
@@ -131,6 +134,8 @@ pub struct Config {
     pub snapshot_every: u64,
     /// Size of a Raft log segment.
     pub raft_segment_bytes: u64,
+    /// Time between two readings of vote, log and snapshot.
+    pub scrub_every: Duration,
     /// Kind of storage.
     pub storage: StorageKind,
 }
@@ -174,6 +179,7 @@ impl TryFrom<RawConfig> for Config {
         };
         let segment = (RAFT_SEGMENT_BYTES_MIN, RAFT_SEGMENT_BYTES_MAX, RAFT_SEGMENT_BYTES_DEFAULT);
         let every = (SNAPSHOT_EVERY_MIN, SNAPSHOT_EVERY_MAX, SNAPSHOT_EVERY_DEFAULT);
+        let scrub = (SCRUB_INTERVAL_MS_MIN, SCRUB_INTERVAL_MS_MAX, SCRUB_INTERVAL_MS_DEFAULT);
         Ok(Self {
             node_id,
             locality,
@@ -185,6 +191,7 @@ impl TryFrom<RawConfig> for Config {
             voters: voters(raw.get("voters").unwrap_or_default())?,
             snapshot_every: raw.number("snapshot.every", every.0, every.1, every.2)?,
             raft_segment_bytes: raw.number("raft.segment.bytes", segment.0, segment.1, segment.2)?,
+            scrub_every: Duration::from_millis(raw.number("scrub.interval.ms", scrub.0, scrub.1, scrub.2)?),
             storage,
         })
     }
@@ -272,6 +279,7 @@ mod tests {
             ("max.inter.dc.rtt.ms", "x"),
             ("snapshot.every", "1"),
             ("raft.segment.bytes", "10"),
+            ("scrub.interval.ms", "1"),
             ("storage", "tape"),
         ] {
             let error = config(&[(key, value)]).expect_err("the value is out of range").to_string();

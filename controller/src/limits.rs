@@ -116,8 +116,15 @@ pub const FLUSH_QUEUE_MAX: usize = 8192;
 /// Quiet time after which the Raft log's end mark is made durable: within a second of going idle (DESIGN.md section 6).
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(800);
 
-/// How often a running controller reads its vote, log and snapshot back and checks them.
-pub const SCRUB_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a running controller reads its vote, log and snapshot back and checks them, unless configured
+/// (`scrub.interval.ms`).
+pub const SCRUB_INTERVAL_MS_DEFAULT: u64 = 30_000;
+
+/// Shortest `scrub.interval.ms`: a log of 64 MiB takes about as long to read.
+pub const SCRUB_INTERVAL_MS_MIN: u64 = 100;
+
+/// Longest `scrub.interval.ms`, a day: damage must be found while the other voters are well.
+pub const SCRUB_INTERVAL_MS_MAX: u64 = 86_400_000;
 
 /// Bytes that such a look reads before others may use the log again: a few ms of disk time.
 pub const SCRUB_STEP_BYTES: usize = 1 << 20;

@@ -157,6 +157,7 @@ async fn start_quorum(
         timers: config.timers,
         snapshot_every: config.snapshot_every,
         segment_bytes: config.raft_segment_bytes,
+        scrub_every: config.scrub_every,
         addresses: config.voters.iter().map(|spec| (spec.voter, spec.node.clone())).collect(),
         bootstrap,
     };

@@ -70,6 +70,8 @@ pub struct QuorumConfig {
     pub snapshot_every: u64,
     /// Size of a log segment.
     pub segment_bytes: u64,
+    /// Time between two readings of everything on the disk.
+    pub scrub_every: Duration,
     /// Where voters are reached, if not where the membership says: a machine that moved is found before it can say so.
     pub addresses: BTreeMap<VoterId, VoterNode>,
     /// First voter set as formatted; used only while nothing was ever voted or logged. Empty: wait to be added.
@@ -185,7 +187,7 @@ impl Quorum {
         let metrics = self.raft.metrics();
         let watcher = write::watch_lead(self.me, metrics, lead, Arc::clone(&self.stopping), halt.clone());
         let beginning = upkeep::begin(self.raft.clone(), self.me, config.bootstrap, self.timers);
-        let scrubbing = upkeep::scrub(self.store.clone(), snapshots, halt);
+        let scrubbing = upkeep::scrub(self.store.clone(), snapshots, config.scrub_every, halt);
         let flattening = upkeep::flatten(Arc::downgrade(self));
         let snapshotting = upkeep::snapshot_by_bytes(self.raft.clone(), Arc::clone(&self.applied_bytes));
         let standing = upkeep::stand_aside(Arc::downgrade(self), storage, config.dir);

@@ -6,9 +6,7 @@ use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::{TypeConfig, VoterId, VoterNode, VoterSpec};
 use super::{Halt, Quorum};
-use crate::limits::{
-    DISK_CHECK, DISK_FLOOR_BYTES, MEMBERSHIP_CHECK, SCRUB_INTERVAL, SNAPSHOT_CHECK, SNAPSHOT_LOG_BYTES,
-};
+use crate::limits::{DISK_CHECK, DISK_FLOOR_BYTES, MEMBERSHIP_CHECK, SNAPSHOT_CHECK, SNAPSHOT_LOG_BYTES};
 use log::storage::Storage;
 use openraft::Raft;
 use protocol::timers::Timers;
@@ -42,8 +40,8 @@ pub(super) async fn begin(
 }
 
 /// Reads vote, log and snapshot back now and then; damage halts with file and position.
-pub(super) async fn scrub(store: LogStore, snapshots: Arc<SnapshotStore>, halt: Halt) {
-    let mut turns = tokio::time::interval(SCRUB_INTERVAL);
+pub(super) async fn scrub(store: LogStore, snapshots: Arc<SnapshotStore>, every: Duration, halt: Halt) {
+    let mut turns = tokio::time::interval(every);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     turns.tick().await;
     loop {

@@ -71,7 +71,9 @@ fn the_cache_may_be_lost_or_damaged() {
 /// A controller whose file was damaged while it was away: it must stop with file and position, the others go on, and a
 /// fresh one takes its place.
 fn damaged_controller(settings: &[&str], damage_it: impl Fn(&TestCluster, NodeName) -> PathBuf) {
-    let cluster = TestCluster::start(PROGRAM, &Wish::default().with(settings));
+    // Damage that a start does not meet is met by the next reading, which is soon here.
+    let wish = Wish::default().with(settings).with(&["controller:scrub.interval.ms=500"]);
+    let cluster = TestCluster::start(PROGRAM, &wish);
     cluster.cli_ok(&["topic", "create", "needle-in-the-log", "--partitions", "1", "--replicas", "3"]);
     for number in 0..40 {
         let config = format!("retention.ms={}", 700_000_000 + number);

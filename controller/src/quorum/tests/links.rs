@@ -195,6 +195,7 @@ impl World {
             timers: timers(),
             snapshot_every: self.snapshot_every,
             segment_bytes: 64 << 10,
+            scrub_every: SOON,
             addresses: BTreeMap::new(),
             bootstrap: self.first.clone(),
         };
