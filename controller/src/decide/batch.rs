@@ -7,7 +7,7 @@
 
 use super::command::{Command, Now, Reply};
 use super::decide;
-use super::limits::{BATCH_FACT_BYTES_MAX, COMMANDS_MAX};
+use super::limits::{BATCH_FACT_BYTES_MAX, COMMANDS_MAX, UNWRITTEN_MAX};
 use super::sessions::Sessions;
 use super::work::find_work;
 use protocol::error::{ApiError, ErrorCode};
@@ -36,7 +36,7 @@ enum Verdict {
 pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, commands: &[Command]) -> Plan {
     let mut draft = Draft::new(committed.clone());
     let mut replies = Vec::new();
-    let mut used = 0;
+    let (mut used, mut unwritten) = (0, 0);
     for command in commands.iter().take(COMMANDS_MAX) {
         let before = draft.facts().len();
         let outcome = draft.attempt(|draft| {
@@ -54,6 +54,10 @@ pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, c
             Err(Verdict::Full(bytes)) => replies.push(Err(too_large(bytes))),
         }
         note_fencings(&draft, sessions, before);
+        unwritten += usize::from(command.looks_far() && draft.facts().len() == before);
+        if unwritten == UNWRITTEN_MAX {
+            break;
+        }
     }
     let before = draft.facts().len();
     let more = find_work(&mut draft, sessions, now, BATCH_FACT_BYTES_MAX - used);

@@ -51,6 +51,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether deciding it may look at many partitions, whatever comes of it.
+    #[must_use]
+    pub fn looks_far(&self) -> bool {
+        match self {
+            Self::CreateTopic(_) | Self::CreatePartitions(_) | Self::AlterConfigs(_) | Self::ElectLeaders(_) => true,
+            Self::Tick
+            | Self::Register(_)
+            | Self::ProveRestart(_)
+            | Self::Heartbeat(_)
+            | Self::AlterPartitions(_)
+            | Self::ReportLogEnds(_)
+            | Self::DeleteTopic(_)
+            | Self::ShutdownBroker { .. } => false,
+        }
+    }
+}
+
 /// See [`Command::Register`]. Cluster id and incarnation are checked by the service before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {

@@ -44,6 +44,9 @@ pub const VERDICTS_MAX: usize = 64;
 pub const ALTERATIONS_MAX: usize = 10_000;
 /// Commands decided in one batch: bounds the time heartbeats wait for the soft state.
 pub const COMMANDS_MAX: usize = 1_000;
+/// Commands of one batch that may look at many partitions and then write nothing (validations, dry runs, refusals): their
+/// cost shows in no bytes, and heartbeats wait for the soft state meanwhile.
+pub const UNWRITTEN_MAX: usize = 8;
 /// Time between two looks for partitions that `unclean.recovery.policy=longest` may recover.
 pub const UNCLEAN_CHECK_MS: Millis = 500;
 /// Partitions judged in one such look.

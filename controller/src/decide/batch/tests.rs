@@ -1,7 +1,7 @@
 //! Batches: order, bounds, and refusals that leave no trace.
 
 use super::*;
-use crate::decide::command::{AlterConfigs, ConfigTarget, DeleteTopic};
+use crate::decide::command::{AlterConfigs, ConfigTarget, CreateTopic, DeleteTopic};
 use crate::decide::tests::world::{World, create, register};
 
 #[test]
@@ -55,6 +55,20 @@ fn commands_of_one_batch_are_bounded_in_number() {
     let mut world = World::of(1);
     let plan = world.batch(&vec![Command::Tick; COMMANDS_MAX + 10]);
     assert_eq!((plan.replies.len(), plan.more), (COMMANDS_MAX, true));
+}
+
+#[test]
+fn commands_that_look_far_and_write_nothing_are_bounded_in_number() {
+    let mut world = World::of(3);
+    let validate = Command::CreateTopic(CreateTopic { validate_only: true, ..create("t", 100, 3, &[]) });
+    let refused = Command::CreateTopic(create("t", 100, 3, &[("min.insync.dcs", "4")]));
+    let commands: Vec<_> = (0..20).flat_map(|_| [validate.clone(), Command::Tick, refused.clone()]).collect();
+    let plan = world.batch(&commands);
+    assert!(plan.more && plan.facts.is_empty());
+    let looked = commands.iter().take(plan.replies.len()).filter(|c| c.looks_far()).count();
+    assert_eq!(looked, UNWRITTEN_MAX);
+    let written: Vec<_> = (0..20).map(|n| Command::CreateTopic(create(&format!("t{n}"), 1, 3, &[]))).collect();
+    assert_eq!(world.batch(&written).replies.len(), 20, "what is written is bounded by its bytes");
 }
 
 #[test]
