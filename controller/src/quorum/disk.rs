@@ -1,5 +1,6 @@
 //! Raft's vote, entries and purge marker on disk, without openraft's traits and without async. Entries stand in a
-//! `log::Log` as record batches of one record: base offset = index, leader epoch = term, value = payload. The vote and
+//! `log::Log` as record batches of one record: base offset = index, leader epoch = term, key = term again (the header's
+//! epoch is outside the batch's checksum, and only what is below the end mark is in the chain), value = payload. The vote and
 //! the marker are `StateFile`s. Rules: the marker is durable before anything below it goes; a log
 //! that should hold entries and does not, or a vote older than the log, is damage; nothing is ever shortened silently.
 
@@ -195,7 +196,8 @@ impl Disk {
         let payload = postcard::to_stdvec(&entry.payload).expect("entries hold only types that postcard can write");
         let mut builder = BatchBuilder::with_limits(Compression::None, frame_limits());
         let malformed = |e: protocol::batch::BatchError| self.damaged("log", id.index, e.to_string());
-        builder.push(0, None, Some(&payload), &[]).map_err(malformed)?;
+        // The header's epoch field is outside the checksum; the key is inside it.
+        builder.push(0, Some(&term.to_be_bytes()), Some(&payload), &[]).map_err(malformed)?;
         let mut frame = builder.build().map_err(malformed)?;
         stamp(&mut frame, id.index, term);
         Ok(frame)
@@ -305,6 +307,9 @@ impl Disk {
         let value = record.record.value.ok_or_else(|| malformed("entry without a payload".to_owned()))?;
         let payload: Payload = postcard::from_bytes(&value).map_err(|e| malformed(e.to_string()))?;
         let term = header.leader_epoch.ok_or_else(|| malformed("entry without a term".to_owned()))?;
+        if record.record.key.as_deref() != Some(term.to_be_bytes().as_slice()) {
+            return Err(malformed(format!("the header says term {term}, the entry was written in another")));
+        }
         Ok(Entry { log_id: LogId::new(CommittedLeaderId::new(u64::from(term)), record.offset), payload })
     }
 
