@@ -111,15 +111,20 @@ impl Quorum {
         let one_at_a_time = Arc::clone(&self.changing).try_lock_owned().map_err(|_| ChangeError::InProgress)?;
         let (answer, outcome) = oneshot::channel();
         let quorum = Arc::clone(self);
-        let task = tasks::spawn("change-voters", async move {
+        let task = async move {
             let outcome = quorum.change_within(change, limit).await;
             drop(one_at_a_time);
             if let Err(outcome) = answer.send(outcome) {
                 tracing::info!(?outcome, "nobody waits for the outcome of a change of voters any more");
             }
-        });
-        // The task before has ended: it held the lock.
-        *self.change.lock() = Some(AbortOnDrop(task));
+        };
+        {
+            // Held over the spawning: a task that ends at once is not stored after the next one. The one before may still be
+            // about to answer, and is left to it.
+            let mut changes = self.changes.lock();
+            changes.retain(|change| !change.0.is_finished());
+            changes.push(AbortOnDrop(tasks::spawn("change-voters", task)));
+        }
         outcome.await.map_err(|_| ChangeError::Unknown("this controller is stopping".to_owned()))?
     }
 
@@ -211,21 +216,54 @@ impl Quorum {
         }
     }
 
-    async fn switch(&self, target: BTreeSet<VoterId>, basis: &mut Basis, deadline: Instant) -> Result<(), ChangeError> {
-        let outcome = self.change(ChangeMembers::ReplaceAllVoters(target), false, basis, deadline).await;
-        if outcome.is_err()
-            && self.status().joint
-            && let Err(error) = self.flatten(Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await
-        {
-            tracing::warn!(%error, "membership stays joint; whoever leads flattens it");
+    /// One joint change to the target set. Two entries: what stopped after the first is completed by whoever leads, so a
+    /// failure is told as it is only while the membership is the one that it began from.
+    pub(super) async fn switch(
+        &self,
+        target: BTreeSet<VoterId>,
+        basis: &mut Basis,
+        deadline: Instant,
+    ) -> Result<(), ChangeError> {
+        let from = basis.membership;
+        let change = ChangeMembers::ReplaceAllVoters(target.clone());
+        let Err(error) = self.change(change, false, basis, deadline).await else { return Ok(()) };
+        let mut flattened = None;
+        if self.status().joint {
+            match self.flatten(Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await {
+                Ok(at) => flattened = at,
+                Err(error) => tracing::warn!(%error, "membership stays joint; whoever leads flattens it"),
+            }
         }
-        outcome
+        self.come_of(&target, from, flattened, error)
     }
 
-    /// Ends a joint membership in its target set.
-    async fn flatten(&self, deadline: Instant) -> Result<(), ChangeError> {
+    /// What came of a switch that failed with `error`: done if the target is committed, undecided if the membership is
+    /// not the one it began `from`. `flattened` is known to be committed, if the metrics do not show it yet.
+    fn come_of(
+        &self,
+        target: &BTreeSet<VoterId>,
+        from: Option<LogId>,
+        flattened: Option<LogId>,
+        error: ChangeError,
+    ) -> Result<(), ChangeError> {
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        let now = *metrics.membership_config.log_id();
+        let committed = now <= metrics.last_applied.max(flattened);
+        if committed && metrics.membership_config.membership().get_joint_config() == std::slice::from_ref(target) {
+            return Ok(());
+        }
+        if now == from {
+            return Err(error);
+        }
+        Err(ChangeError::Unknown(format!("{error}; the change is under way, and whoever leads completes it")))
+    }
+
+    /// Ends a joint membership in its target set. Returns the entry that did.
+    async fn flatten(&self, deadline: Instant) -> Result<Option<LogId>, ChangeError> {
         let mut basis = self.basis()?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false, &mut basis, deadline).await
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false, &mut basis, deadline).await?;
+        Ok(basis.membership)
     }
 
     /// Flattens a joint membership that somebody left behind, if this node leads and no change is under way.
@@ -235,7 +273,7 @@ impl Quorum {
             return;
         }
         match self.flatten(Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await {
-            Ok(()) => tracing::info!("a membership that was left joint is flattened"),
+            Ok(_) => tracing::info!("a membership that was left joint is flattened"),
             Err(error) => tracing::warn!(%error, "membership stays joint for now"),
         }
     }

@@ -118,8 +118,8 @@ pub struct Quorum {
     changing: Arc<tokio::sync::Mutex<()>>,
     /// Bytes of batches applied since the last snapshot.
     applied_bytes: Arc<AtomicU64>,
-    /// The change of voters under way, or the last one.
-    change: Mutex<Option<AbortOnDrop>>,
+    /// The change of voters under way, and those before it that have not quite ended.
+    changes: Mutex<Vec<AbortOnDrop>>,
     stopping: Arc<AtomicBool>,
     disk_full: AtomicBool,
     freshness: Freshness,
@@ -166,7 +166,7 @@ impl Quorum {
             lead,
             changing: Arc::default(),
             applied_bytes,
-            change: Mutex::new(None),
+            changes: Mutex::default(),
             stopping: Arc::new(AtomicBool::new(false)),
             disk_full: AtomicBool::new(false),
             freshness: Freshness::new(),
@@ -246,7 +246,7 @@ impl Quorum {
             tracing::warn!(%error, "raft log was not closed cleanly");
         }
         self.tasks.lock().clear();
-        drop(self.change.lock().take());
+        self.changes.lock().clear();
         let flusher = self.flusher.lock().take();
         if let Some(thread) = flusher
             && tokio::task::spawn_blocking(move || thread.join()).await.is_err()

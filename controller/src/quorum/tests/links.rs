@@ -30,6 +30,8 @@ pub(super) struct Net {
     cut: Mutex<BTreeSet<(u32, u32)>>,
     /// Members whose entries go nowhere, while their heartbeats and votes do.
     stalled: Mutex<BTreeSet<u32>>,
+    /// Members whose appends are answered late, and whose heartbeats get lost.
+    answered_late: Mutex<BTreeSet<u32>>,
     /// Hand-overs that were sent; with `lose_hand_overs` they get lost.
     hand_overs: AtomicU32,
     lose_hand_overs: AtomicBool,
@@ -46,6 +48,13 @@ impl Net {
 
     fn carries_entries(&self, from: VoterId, to: VoterId) -> bool {
         self.open(from, to) && !self.stalled.lock().contains(&from.id)
+    }
+
+    /// An answer to this member on its way: late ones take longer than the lease of the request they answer.
+    async fn hold_fault(&self, to: VoterId) {
+        if self.answered_late.lock().contains(&to.id) {
+            tokio::time::sleep(Duration::from_millis(timers().election_max_ms + timers().raft_heartbeat_ms)).await;
+        }
     }
 
     fn both_ways(&self, from: VoterId, to: VoterId) -> bool {
@@ -80,6 +89,9 @@ impl Transport for Links {
                     return hold_fault(deadline).await;
                 }
             }
+            if call == Call::Append && net.answered_late.lock().contains(&me.id) {
+                return hold_fault(deadline).await;
+            }
             let Some(target) = net.reach(me, to.voter) else { return hold_fault(deadline).await };
             target.check_sender(me).map_err(|e| LinkError::Refused(e.to_string()))?;
             let answer = tokio::time::timeout(deadline, target.serve(call, payload)).await;
@@ -105,6 +117,14 @@ impl Transport for Links {
             let requests = requests.take_while(move |_| std::future::ready(there.carries_entries(me, to.voter)));
             let answers = target.serve_appends(requests.chain(futures_util::stream::pending()).boxed());
             let answers = answers.map(|a| a.map_err(|e| LinkError::Refused(e.to_string())));
+            let late = Arc::clone(&net);
+            let answers = answers.then(move |answer| {
+                let net = Arc::clone(&late);
+                async move {
+                    net.hold_fault(me).await;
+                    answer
+                }
+            });
             let back = answers.take_while(move |_| std::future::ready(net.both_ways(me, to.voter)));
             Ok(back.chain(futures_util::stream::pending()).boxed())
         })
@@ -235,6 +255,11 @@ impl World {
         self.net.stalled.lock().insert(id);
     }
 
+    /// Appends of this member are answered later than its lease lasts, and its heartbeats get lost, from now on.
+    pub(super) fn answer_late(&self, id: u32) {
+        self.net.answered_late.lock().insert(id);
+    }
+
     /// Hand-overs of leadership get lost from now on.
     pub(super) fn lose_hand_overs(&self) {
         self.net.lose_hand_overs.store(true, Ordering::SeqCst);
@@ -248,6 +273,7 @@ impl World {
     pub(super) fn heal(&self) {
         self.net.cut.lock().clear();
         self.net.stalled.lock().clear();
+        self.net.answered_late.lock().clear();
     }
 
     /// Waits until one of these members leads, and tells which, and its term.

@@ -5,3 +5,4 @@ mod deciding;
 mod links;
 mod storage;
 mod stories;
+mod voters;
