@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Context, check_leaving, gone};
+use crate::clock;
 use crate::limits;
 use crate::replica::lease::Now;
 use crate::shard::message::{DeleteRecords, ListOffset, Request};
@@ -73,8 +74,9 @@ async fn delete_one(
     let before = maybe_number("before_offset", request.before_offset)?;
     let (at, _) = context.partition(&request.topic_id, request.partition).await?;
     let (reply, answer) = oneshot::channel();
-    context.shards.of(at).request(Request::DeleteRecords(DeleteRecords { at, before, reply })).await;
     let patience = u64::from(request.timeout_ms).clamp(1, limits::PRODUCE_TIMEOUT_MS_MAX);
+    let deadline = clock::now() + patience;
+    context.shards.of(at).request(Request::DeleteRecords(DeleteRecords { at, before, deadline, reply })).await;
     match tokio::time::timeout(Duration::from_millis(patience), answer).await {
         Ok(answer) => answer.map_err(|_| gone())?,
         Err(_) => Err(ApiError::new(ErrorCode::Timeout, "the records may be deleted later")),

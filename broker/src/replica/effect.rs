@@ -212,7 +212,7 @@ pub enum Effect {
         /// What.
         outcome: ProduceOutcome,
     },
-    /// Answer a delete-records: the log start now, or why not.
+    /// Answer a delete-records: where the log begins now on every member of the ISR, or why not.
     DeleteReply {
         /// Whom.
         id: RequestId,

@@ -34,12 +34,14 @@ pub(super) struct Following {
     link: Link,
     /// Subscriptions in a row that came to nothing.
     failures: u32,
+    /// A head drop that found no room: up to where, and when to try again.
+    head_waits: Option<(Millis, u64)>,
 }
 
 impl Following {
     /// Begins to follow: the first subscription goes out at once.
     pub(super) fn begin(view: PartitionView, leader: BrokerId, base: &mut Base, effects: &mut Vec<Effect>) -> Self {
-        let mut following = Self { view, leader, link: Link::Cutting, failures: 0 };
+        let mut following = Self { view, leader, link: Link::Cutting, failures: 0, head_waits: None };
         following.ask(base, effects);
         following
     }
@@ -124,19 +126,29 @@ impl Following {
         self.send(ToLeader::Ack(ack), effects);
     }
 
-    pub(super) fn tick(&mut self, base: &mut Base, now: Now, effects: &mut Vec<Effect>) {
+    /// Returns a head drop to make.
+    pub(super) fn tick(&mut self, base: &mut Base, now: Now, effects: &mut Vec<Effect>) -> Option<LogOp> {
         if let Link::Pausing(until) = self.link
             && now.at >= until
         {
             self.ask(base, effects);
         }
+        let (_, to) = self.head_waits.take_if(|(at, _)| now.at >= *at)?;
+        advance_start(to.min(base.high_watermark.get()), base, effects)
+    }
+
+    /// A head drop ended; without room for it it is tried again later. Where the log begins now is the leader's to know.
+    pub(super) fn start_advanced(&mut self, to: u64, base: &Base, now: Now, effects: &mut Vec<Effect>) {
+        self.head_waits = (base.log.start < to).then(|| (now.at.saturating_add(NO_ROOM_PAUSE_MS), to));
+        self.acknowledge(base, effects);
     }
 
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        match self.link {
+        let pause = match self.link {
             Link::Pausing(until) => Some(until),
             _ => None,
-        }
+        };
+        pause.into_iter().chain(self.head_waits.map(|(at, _)| at)).min()
     }
 
     /// The stream is gone: ask again at once; the shell holds the message until a stream is up.
@@ -342,12 +354,17 @@ fn continues(push: &Pushed, base: &Base, leader_epoch: LeaderEpoch) -> bool {
 }
 
 /// Takes over the leader's high watermark as far as our log reaches, and its log start as far as our high watermark
-/// does: never past what is known to be committed.
+/// does: never past what is known to be committed. A leader that does not know its high watermark yet knows that
+/// everything below its start is committed, or it would not have dropped it.
 fn learn(high_watermark: Option<u64>, log_start: u64, base: &mut Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
-    let known = high_watermark.unwrap_or(0).min(base.log.end);
+    let known = high_watermark.unwrap_or(log_start).min(base.log.end);
     if base.high_watermark.advance(known) {
         effects.push(base.moved());
     }
     let to = log_start.min(base.high_watermark.get());
-    base.advance_start(to, None, effects)
+    advance_start(to, base, effects)
+}
+
+fn advance_start(to: u64, base: &Base, effects: &mut Vec<Effect>) -> Option<LogOp> {
+    base.advance_start(to, effects).then_some(LogOp::AdvanceStart { to, delete: None })
 }

@@ -154,6 +154,8 @@ pub enum Input {
         id: RequestId,
         /// First offset to keep.
         before: Option<u64>,
+        /// At this time the answer is "unknown".
+        deadline: Millis,
     },
     /// Retention would drop the head up to here. Clamped; ignored where this replica does not lead.
     Retain {

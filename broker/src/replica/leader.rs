@@ -8,6 +8,7 @@ use super::Base;
 use super::effect::{Abdication, AppendSource, Effect, ProduceOutcome};
 use super::input::{Acks, BatchSpan, Produce};
 use super::isr::Isr;
+use super::leader_deletes::Deletes;
 use super::lease::{Guard, Now};
 use super::limits::PENDING_ANSWERS_MAX;
 use super::pending::{Pending, Waiting};
@@ -27,11 +28,13 @@ pub(super) struct Leadership {
     pub(super) positions: Positions,
     pub(super) isr: Isr,
     /// Whether the committed ISR satisfies the durability rule; both change with the view only.
-    satisfied: bool,
+    pub(super) satisfied: bool,
     /// acks=all: released by the high watermark.
     by_high_watermark: Pending,
     /// acks=1: released by our own position.
     by_own_position: Pending,
+    /// Delete-records: released by where the ISR's logs begin.
+    pub(super) deletes: Deletes,
 }
 
 /// What is outstanding between `Append` and its result.
@@ -53,6 +56,7 @@ impl Leadership {
             satisfied: view.satisfies(&view.isr),
             by_high_watermark: Pending::default(),
             by_own_position: Pending::default(),
+            deletes: Deletes::default(),
             view,
         }
     }
@@ -163,6 +167,7 @@ impl Leadership {
             answer(&waiting, Guard::Lease, now, effects);
         }
         self.expire(now, effects);
+        self.settle_deletes(base, now, effects);
         self.review_isr(base, now, effects);
     }
 
@@ -197,6 +202,7 @@ impl Leadership {
         let outcome = ProduceOutcome::Refused(ErrorCode::NotEnoughReplicasAfterAppend);
         let waiting = self.by_high_watermark.drain().chain(self.by_own_position.drain());
         effects.extend(waiting.map(|w| Effect::Reply { id: w.id, outcome }));
+        self.deletes.end(effects);
         let pumps = self.positions.subscriptions();
         effects.extend(pumps.map(|(follower, subscription)| Effect::StopPump { follower, subscription }));
     }
@@ -210,7 +216,7 @@ impl Leadership {
     /// When something will have to be done although nothing happens.
     pub(super) fn next_deadline(&self, base: &Base, now: Millis) -> Option<Millis> {
         let answers = self.by_high_watermark.next_deadline().into_iter().chain(self.by_own_position.next_deadline());
-        answers.chain(self.next_isr_deadline(base, now)).min()
+        answers.chain(self.deletes.next_deadline()).chain(self.next_isr_deadline(base, now)).min()
     }
 }
 

@@ -3,7 +3,7 @@
 //! A member leaves after `replica.lag.max` without reaching the leader's end, or at once when it holds less than the
 //! high watermark. A follower joins when it has reached the high watermark AND the start of this leader epoch (a new
 //! leader's high watermark is old), by what it counts (durable under `sync`), under the registration that the image
-//! knows (KIP-903).
+//! knows (KIP-903), and when its log begins no lower than ours: or deleted records would come back with it.
 
 use super::Base;
 use super::effect::Effect;
@@ -73,7 +73,8 @@ impl Leadership {
         let Some(position) = follower.position else { return false };
         let fit = self.view.members.get(&id).is_some_and(|m| m.counts && m.active);
         let reached = position.counted(self.strict()) >= base.high_watermark.get().max(self.epoch_start);
-        fit && reached && self.view.registered(id, position.broker_epoch)
+        let dropped = position.log_start >= base.log.start;
+        fit && reached && dropped && self.view.registered(id, position.broker_epoch)
     }
 
     /// When the ISR will have to be looked at although nothing happens.

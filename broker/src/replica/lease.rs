@@ -23,7 +23,7 @@ pub enum Guard {
     Nothing,
     /// The lease or its grace: acks=all, flagged reads.
     Grace,
-    /// The lease itself: acks 0 and 1, unflagged reads.
+    /// The lease itself: acks 0 and 1, unflagged reads, delete-records.
     Lease,
 }
 

@@ -20,3 +20,7 @@ pub const ISR_RETRY_PAUSE_MS: Millis = 100;
 /// Most produces of one partition that wait for their answer. With the smallest batches this is what a partition can
 /// take in a few seconds; beyond it the producer is told to pause.
 pub const PENDING_ANSWERS_MAX: usize = 65_536;
+
+/// Most delete-records of one partition that wait for the ISR. They are operators' commands, far apart; each step of the
+/// partition looks at all of them.
+pub const DELETES_WAITING_MAX: usize = 256;

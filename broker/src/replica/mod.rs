@@ -8,7 +8,7 @@
 //! an applied image only; nothing is cut below the high watermark of a member of ISR or ELR.
 //!
 //! Map: `assign` picks the role; `leader` answers and moves the high watermark, `leader_isr` reviews the ISR,
-//! `leader_feed` feeds followers; `follower` follows; `read` says what may be read; `own_log`, `policy`, `positions`,
+//! `leader_deletes` answers deletes, `leader_feed` feeds followers; `follower` follows; `read` says what may be read; `own_log`, `policy`, `positions`,
 //! `isr`, `pending`, `watermark` are their state; `describe` explains.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -19,6 +19,7 @@ mod follower;
 pub mod input;
 mod isr;
 mod leader;
+mod leader_deletes;
 mod leader_feed;
 mod leader_isr;
 pub mod lease;
@@ -45,6 +46,7 @@ use effect::{FatalReason, LogEndReport, ProduceOutcome};
 use follower::Following;
 use input::{Produce, Pushed, RequestId, SubscriptionId};
 use leader::{Appending, Leadership};
+use leader_deletes::Deleting;
 use own_log::OwnLog;
 use protocol::error::ErrorCode;
 use protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, PartitionEpoch, TopicPartition};
@@ -93,12 +95,13 @@ impl Base {
         Effect::Moved { high_watermark, log_start: self.log.start, checkpoint }
     }
 
-    /// Drops the head up to `to`, if that is anything. Never past the high watermark: callers have seen to it.
-    fn advance_start(&self, to: u64, delete: Option<RequestId>, effects: &mut Vec<Effect>) -> Option<LogOp> {
-        (to > self.log.start).then(|| {
+    /// Drops the head up to `to`, if that is anything; whether it is. Never past the high watermark: callers see to it.
+    fn advance_start(&self, to: u64, effects: &mut Vec<Effect>) -> bool {
+        let any = to > self.log.start;
+        if any {
             effects.push(Effect::AdvanceStart { to });
-            LogOp::AdvanceStart { to, delete }
-        })
+        }
+        any
     }
 }
 
@@ -128,7 +131,7 @@ enum LogOp {
     Realign(Box<Pushed>),
     AdvanceStart {
         to: u64,
-        delete: Option<RequestId>,
+        delete: Option<Deleting>,
     },
 }
 
@@ -219,7 +222,7 @@ impl Replica {
             Input::Withdraw => self.become_idle(effects),
             Input::Tick => {
                 if let Role::Follower(following) = &mut self.role {
-                    following.tick(&mut self.base, now, effects);
+                    self.outstanding = following.tick(&mut self.base, now, effects);
                 }
             }
             Input::Flushed { generation, upto } => {
@@ -238,11 +241,14 @@ impl Replica {
             }
             Input::DamageFound => self.on_damage(effects),
             Input::Produce(request) => self.on_produce(request, now, effects),
-            Input::DeleteRecords { id, before } => self.on_delete_records(id, before, now, effects),
+            Input::DeleteRecords { id, before, deadline } => {
+                self.on_delete_records(id, before, deadline, now, effects);
+            }
             Input::Retain { upto } => {
                 if let Role::Leader(_) = &self.role {
                     let to = upto.min(self.base.high_watermark.get());
-                    self.outstanding = self.base.advance_start(to, None, effects);
+                    let any = self.base.advance_start(to, effects);
+                    self.outstanding = any.then_some(LogOp::AdvanceStart { to, delete: None });
                 }
             }
             leader @ (Input::Subscribe(_)
@@ -270,12 +276,23 @@ impl Replica {
         }
     }
 
-    fn on_delete_records(&mut self, id: RequestId, before: Option<u64>, now: Now, effects: &mut Vec<Effect>) {
+    fn on_delete_records(
+        &mut self,
+        id: RequestId,
+        before: Option<u64>,
+        deadline: Millis,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
         match self.delete_point(before, now) {
-            Ok(to) if to > self.base.log.start => {
-                self.outstanding = self.base.advance_start(to, Some(id), effects);
+            Ok(to) => {
+                let delete = Deleting { id, to, deadline };
+                if self.base.advance_start(to, effects) {
+                    self.outstanding = Some(LogOp::AdvanceStart { to, delete: Some(delete) });
+                } else if let Role::Leader(leadership) = &mut self.role {
+                    leadership.deletes.push(delete);
+                }
             }
-            Ok(_) => effects.push(Effect::DeleteReply { id, outcome: Ok(self.base.log.start) }),
             Err(code) => effects.push(Effect::DeleteReply { id, outcome: Err(code) }),
         }
     }
@@ -381,13 +398,17 @@ impl Replica {
                 base.log.cut(true, start, end);
                 self.outstanding = following.realigned(*push, base, now, effects);
             }
-            (LogOp::AdvanceStart { to, delete }, Input::StartAdvanced { start }, _) => {
+            (LogOp::AdvanceStart { to, delete }, Input::StartAdvanced { start }, role) => {
                 base.log.start_advanced(start);
                 base.high_watermark.advance(base.log.start);
                 effects.push(base.moved());
-                if let Some(id) = delete {
-                    let outcome = if start < to { Err(ErrorCode::DiskFull) } else { Ok(base.log.start) };
-                    effects.push(Effect::DeleteReply { id, outcome });
+                match (role, delete) {
+                    (Role::Follower(following), _) => following.start_advanced(to, base, now, effects),
+                    (Role::Leader(_), Some(delete)) if start < to => {
+                        effects.push(Effect::DeleteReply { id: delete.id, outcome: Err(ErrorCode::DiskFull) });
+                    }
+                    (Role::Leader(leadership), Some(delete)) => leadership.deletes.push(delete),
+                    _ => {}
                 }
             }
             _ => effects.push(Effect::Fatal(FatalReason::Invariant("the result does not fit the log operation"))),

@@ -16,6 +16,8 @@ pub(super) struct Position {
     pub(super) broker_epoch: BrokerEpoch,
     pub(super) log_end: u64,
     pub(super) durable_end: u64,
+    /// Where its log begins, durably.
+    pub(super) log_start: u64,
     noted_policy: FlushPolicy,
 }
 
@@ -26,6 +28,7 @@ impl Position {
             broker_epoch: s.broker_epoch,
             log_end: s.log_end,
             durable_end: s.durable_end.min(s.log_end),
+            log_start: s.log_start.min(s.log_end),
             noted_policy: s.noted_policy,
         }
     }
@@ -150,12 +153,13 @@ impl Positions {
         let Some(follower) = self.followers.get_mut(&ack.follower) else { return false };
         let Some(position) = follower.position.as_mut() else { return false };
         let same = position.subscription == ack.subscription && position.broker_epoch == ack.broker_epoch;
-        let possible = ack.log_end <= leader_end && ack.durable_end <= ack.log_end;
+        let possible = ack.log_end <= leader_end && ack.durable_end.max(ack.log_start) <= ack.log_end;
         if !(same && possible) {
             return false;
         }
         position.log_end = ack.log_end;
         position.durable_end = ack.durable_end;
+        position.log_start = ack.log_start;
         position.noted_policy = ack.noted_policy;
         follower.progressed(strict, leader_end, now);
         true

@@ -116,8 +116,11 @@ impl Replica {
     /// Up to where a delete-records may go: checks who leads, the lease, and the range.
     pub(super) fn delete_point(&self, before: Option<u64>, now: Now) -> Result<u64, ErrorCode> {
         let Role::Leader(leadership) = &self.role else { return Err(self.not_leading()) };
-        if !now.permits(Guard::Grace) {
+        if !now.permits(Guard::Lease) {
             return Err(ErrorCode::LeaseExpired);
+        }
+        if leadership.deletes.is_full() {
+            return Err(ErrorCode::Overloaded);
         }
         let high_watermark = self.base.high_watermark.get();
         let known = leadership.known_high_watermark(&self.base);

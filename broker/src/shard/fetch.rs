@@ -110,7 +110,7 @@ impl Shard {
             return;
         }
         let id = self.world.enter(Open::Delete(delete.reply));
-        self.step(at, Input::DeleteRecords { id, before: delete.before });
+        self.step(at, Input::DeleteRecords { id, before: delete.before, deadline: delete.deadline });
     }
 
     pub(super) fn describe(&self, at: TopicPartition) -> data::DescribeReplicaResponse {

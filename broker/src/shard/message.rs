@@ -183,6 +183,8 @@ pub struct DeleteRecords {
     pub at: TopicPartition,
     /// First offset to keep, None = high watermark.
     pub before: Option<u64>,
+    /// Boot-clock ms at which the answer is "unknown".
+    pub deadline: Millis,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<(u64, data::DataState), ApiError>>,
 }

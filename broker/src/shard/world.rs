@@ -161,6 +161,8 @@ impl Outside for World {
     fn delete_reply(&mut self, at: TopicPartition, id: RequestId, outcome: Result<u64, ErrorCode>, belief: WireState) {
         let Some(Open::Delete(reply)) = self.open.remove(&id) else { return };
         let state = self.state(belief, self.lease.get());
+        let leased = self.lease.now().permits(Guard::Lease);
+        let outcome = outcome.and_then(|start| leased.then_some(start).ok_or(ErrorCode::LeaseExpiredAfterAppend));
         let answer = outcome.map(|start| (start, state)).map_err(|code| refusal(&self.image, at, code));
         reply.send(answer).ok();
     }

@@ -15,6 +15,8 @@ pub(super) const ME: BrokerId = BrokerId(1);
 pub(super) const TWO: BrokerId = BrokerId(2);
 pub(super) const THREE: BrokerId = BrokerId(3);
 pub(super) const LAG: Millis = 5_000;
+/// How long a delete waits.
+pub(super) const DELETE_MS: Millis = 400;
 
 /// Registration of a broker in the stories: 10 + its id.
 pub(super) fn epoch_of(id: BrokerId) -> BrokerEpoch {
@@ -139,6 +141,11 @@ impl Rig {
         self.step(Input::Produce(Produce { id, acks, deadline, leader_epoch: None, offsets, bytes: 100 }))
     }
 
+    pub(super) fn delete(&mut self, id: u64, before: Option<u64>) -> Vec<Effect> {
+        let deadline = self.now + DELETE_MS;
+        self.step(Input::DeleteRecords { id: RequestId(id), before, deadline })
+    }
+
     pub(super) fn flushed(&mut self, upto: u64) -> Vec<Effect> {
         self.step(Input::Flushed { generation: self.replica.generation(), upto })
     }
@@ -157,7 +164,7 @@ impl Rig {
             broker_epoch: epoch_of(id),
             subscription: SubscriptionId(number),
             leader_epoch,
-            log_start: 0,
+            log_start: self.replica.log_start().min(log_end),
             log_end,
             durable_end: log_end,
             last_epoch: last_epoch.map(LeaderEpoch),
@@ -172,7 +179,7 @@ impl Rig {
             broker_epoch: epoch_of(id),
             subscription: SubscriptionId(number),
             leader_epoch,
-            log_start: 0,
+            log_start: self.replica.log_start().min(log_end),
             log_end,
             durable_end,
             noted_policy: FlushPolicy::Sync,
@@ -220,6 +227,15 @@ pub(super) fn acknowledged(effects: &[Effect]) -> Option<FollowerAck> {
 pub(super) fn written(effects: &[Effect]) -> Vec<(u64, u64)> {
     let one = |e: &Effect| match e {
         Effect::Reply { id, outcome: ProduceOutcome::Written { base, .. } } => Some((id.0, *base)),
+        _ => None,
+    };
+    effects.iter().filter_map(one).collect()
+}
+
+/// Deletes answered.
+pub(super) fn deleted(effects: &[Effect]) -> Vec<(u64, Result<u64, ErrorCode>)> {
+    let one = |e: &Effect| match e {
+        Effect::DeleteReply { id, outcome } => Some((id.0, *outcome)),
         _ => None,
     };
     effects.iter().filter_map(one).collect()

@@ -107,6 +107,7 @@ pub(super) struct Tally {
     pub(super) unknown: u64,
     pub(super) leader_changes: u64,
     pub(super) truncations: u64,
+    pub(super) deletes: u64,
     pub(super) resets: u64,
     pub(super) elr_elections: u64,
     pub(super) unproved: u64,
@@ -311,6 +312,12 @@ impl Sim {
                 let disk = &mut self.broker(id).disk;
                 disk.advance_start(to);
                 return Some(Input::StartAdvanced { start: disk.start });
+            }
+            Effect::DeleteReply { outcome, .. } => {
+                if let Ok(start) = outcome {
+                    self.tally.deletes += 1;
+                    self.laws.delete_answered(start);
+                }
             }
             Effect::Flush { generation, upto } => self.broker(id).flushes.push((generation, upto)),
             Effect::NotePolicy(policy) => self.broker(id).notes.push(policy),
@@ -773,7 +780,13 @@ impl Sim {
         let Some(replica) = self.brokers[&id].replica.as_ref() else { return };
         if matches!(replica.role(), RoleName::Leader(_)) {
             let upto = replica.log_start() + self.rng.below(8);
-            self.step(id, Input::Retain { upto }, None);
+            let input = if self.rng.chance(50) {
+                let deadline = self.now(id).at + self.rng.below(5_000);
+                Input::DeleteRecords { id: RequestId(0), before: Some(upto), deadline }
+            } else {
+                Input::Retain { upto }
+            };
+            self.step(id, input, None);
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Laws {
     refused: BTreeSet<u64>,
     /// Heads were dropped up to here.
     pub(super) deleted: u64,
+    /// Deletes were answered up to here.
+    gone: u64,
     /// Last high watermark of each running process.
     watermarks: BTreeMap<BrokerId, u64>,
     /// Who led in an epoch, and in which life.
@@ -121,6 +123,11 @@ impl Laws {
         Ok(())
     }
 
+    /// A delete was answered: no clean election brings back what is below.
+    pub(super) fn delete_answered(&mut self, start: u64) {
+        self.gone = self.gone.max(start);
+    }
+
     pub(super) fn acked(
         &mut self,
         base: u64,
@@ -155,6 +162,9 @@ impl Laws {
             let missing = self.committed.range(disk.start..).map(|(_, b)| b).find(|b| disk.at(b.base) != Some(**b));
             if let Some(batch) = missing {
                 return Err(format!("{id} is in ISR {:?} or ELR {:?} without committed {batch:?}", view.isr, view.elr));
+            }
+            if disk.start < self.gone {
+                return Err(format!("{id} begins at {}, records below {} were deleted", disk.start, self.gone));
             }
             if disk.start > self.deleted {
                 return Err(format!("{id} begins at {}, past {}", disk.start, self.deleted));
@@ -258,6 +268,7 @@ fn sum(tallies: impl Iterator<Item = Tally>) -> Tally {
         unknown: a.unknown + b.unknown,
         leader_changes: a.leader_changes + b.leader_changes,
         truncations: a.truncations + b.truncations,
+        deletes: a.deletes + b.deletes,
         resets: a.resets + b.resets,
         elr_elections: a.elr_elections + b.elr_elections,
         unproved: a.unproved + b.unproved,
@@ -291,6 +302,7 @@ fn seeds(from: u64, n: u64) {
         total.unknown,
         total.leader_changes,
         total.truncations,
+        total.deletes,
         total.resets,
         total.elr_elections,
         total.unproved,

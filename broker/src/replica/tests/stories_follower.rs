@@ -187,8 +187,11 @@ fn the_leaders_high_watermark_counts_as_far_as_the_log_and_its_start_as_far_as_t
     assert_eq!(rig.replica.high_watermark(), 4);
     let leader_epoch = LeaderEpoch(5);
     let advance = |high_watermark, log_start| Input::Advance { subscription, leader_epoch, high_watermark, log_start };
-    let effects = rig.step(advance(None, 7));
+    let effects = rig.step(advance(Some(4), 7));
     assert!(effects.contains(&Effect::AdvanceStart { to: 4 }), "7 is not known to be committed: {effects:?}");
+    assert_eq!(acknowledged(&effects).map(|ack| ack.log_start), Some(4), "the leader hears where the log begins");
+    let effects = rig.step(advance(None, 6));
+    assert!(effects.contains(&Effect::AdvanceStart { to: 6 }), "what a leader dropped was committed: {effects:?}");
     rig.step(advance(Some(50), 7));
     assert_eq!((rig.replica.high_watermark(), rig.replica.log_start()), (10, 7));
     rig.step(advance(Some(3), 2));

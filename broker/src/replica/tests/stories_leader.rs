@@ -1,7 +1,7 @@
 //! Leading: admission, answers, high watermark, the ends of a leadership.
 
 use super::super::effect::{Abdication, Effect, ProduceOutcome, ToFollower};
-use super::super::input::{Acks, Input, Produce, RequestId, SubscriptionId};
+use super::super::input::{Acks, FollowerAck, Input, Produce, RequestId, SubscriptionId};
 use super::super::lease::{Guard, Lease};
 use super::super::view::PartitionView;
 use super::super::{LogFacts, RoleName};
@@ -375,13 +375,76 @@ fn heads_are_dropped_up_to_the_high_watermark_and_no_further() {
     rig.acked(THREE, 1, 6);
     assert_eq!(rig.replica.high_watermark(), 6);
     assert!(rig.step(Input::Retain { upto: 9 }).contains(&Effect::AdvanceStart { to: 6 }));
-    let delete = |before| Input::DeleteRecords { id: RequestId(7), before };
-    let reply = |outcome| Effect::DeleteReply { id: RequestId(7), outcome };
-    assert!(rig.step(delete(Some(7))).contains(&reply(Err(ErrorCode::OffsetOutOfRange))));
-    assert!(rig.step(delete(Some(3))).contains(&reply(Ok(6))), "gone already");
+    assert_eq!(deleted(&rig.delete(7, Some(7))), [(7, Err(ErrorCode::OffsetOutOfRange))]);
+    rig.acked(TWO, 1, 10);
     rig.acked(THREE, 1, 8);
-    assert!(rig.step(delete(None)).contains(&reply(Ok(8))));
+    assert_eq!(deleted(&rig.delete(8, Some(3))), [(8, Ok(6))], "gone already, everywhere");
+    assert!(rig.delete(9, None).contains(&Effect::AdvanceStart { to: 8 }));
     assert_eq!(rig.replica.log_start(), 8);
+}
+
+/// Ten records everywhere, the whole ISR subscribed.
+fn full() -> Rig {
+    let mut rig = three();
+    rig.produce(Acks::All, 10);
+    rig.flushed(10);
+    rig.acked(TWO, 1, 10);
+    rig.acked(THREE, 1, 10);
+    rig
+}
+
+#[test]
+fn a_delete_is_answered_once_every_member_of_the_isr_begins_there() {
+    let mut rig = full();
+    let effects = rig.delete(1, Some(5));
+    assert!(effects.contains(&Effect::AdvanceStart { to: 5 }));
+    assert_eq!(deleted(&effects), [], "nobody else knows");
+    assert_eq!(deleted(&rig.delete(2, Some(3))), [], "gone here, not elsewhere");
+    assert_eq!(deleted(&rig.acked(TWO, 1, 10)), []);
+    assert_eq!(deleted(&rig.acked(THREE, 1, 10)), [(1, Ok(5)), (2, Ok(5))]);
+}
+
+#[test]
+fn a_delete_that_followers_do_not_hear_of_is_of_unknown_outcome() {
+    let mut rig = full();
+    rig.delete(1, Some(5));
+    let due = rig.replica.next_deadline(rig.now).expect("an answer is due");
+    assert!(due <= rig.now + DELETE_MS);
+    assert_eq!(deleted(&rig.wait(DELETE_MS - 1)), []);
+    assert_eq!(deleted(&rig.wait(1)), [(1, Err(ErrorCode::Timeout))]);
+    rig.delete(2, Some(6));
+    let deposed = rig.assign(PartitionView { partition_epoch: PartitionEpoch(2), ..following(TWO, 2) });
+    assert_eq!(deleted(&deposed), [(2, Err(ErrorCode::NotEnoughReplicasAfterAppend))]);
+}
+
+#[test]
+fn a_delete_needs_the_lease_and_not_only_its_grace() {
+    let mut rig = full();
+    rig.delete(1, Some(5));
+    rig.lease = Lease { valid_until: rig.now, grace_until: rig.now + 1_000 };
+    assert_eq!(deleted(&rig.delete(2, Some(6))), [(2, Err(ErrorCode::LeaseExpired))]);
+    assert_eq!(rig.replica.log_start(), 5);
+    rig.acked(TWO, 1, 10);
+    assert_eq!(deleted(&rig.acked(THREE, 1, 10)), [(1, Err(ErrorCode::LeaseExpiredAfterAppend))]);
+}
+
+#[test]
+fn below_the_rule_a_delete_waits_for_whoever_may_be_elected_as_well() {
+    let mut rig = full();
+    let alone = PartitionView { isr: [ME].into(), elr: [TWO].into(), partition_epoch: PartitionEpoch(2), ..view() };
+    rig.assign(alone);
+    assert_eq!(deleted(&rig.delete(1, Some(5))), [], "its ELR may begin lower");
+}
+
+#[test]
+fn a_follower_whose_log_begins_lower_does_not_join_the_isr() {
+    let mut rig = full();
+    rig.step(Input::Retain { upto: 5 });
+    let shrunk = PartitionView { isr: [ME, TWO].into(), partition_epoch: PartitionEpoch(2), ..view() };
+    assert_eq!(proposed(&rig.assign(shrunk)), None);
+    let behind = FollowerAck { log_start: 4, ..rig.ack(THREE, 1, 10, 10) };
+    let proposals = [rig.step(Input::Ack(behind)), rig.acked(THREE, 1, 10)];
+    assert_eq!(proposals.map(|effects| proposed(&effects).is_some()), [false, true]);
 }
 
 #[test]
