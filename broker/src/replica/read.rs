@@ -56,7 +56,8 @@ pub struct WireState {
 }
 
 impl Replica {
-    /// Whether, and how far, an application may read from `query.offset`.
+    /// Whether, and how far, an application may read from `query.offset`. A reader that ends in an epoch which this log
+    /// has not between ones it knows has read another history, even if ours is as long (KIP-320, KIP-595).
     ///
     /// # Errors
     /// [`ReadRefusal`] with the code to answer.
@@ -65,7 +66,7 @@ impl Replica {
         let log = &self.base.log;
         if let Some(epoch) = query.last_fetched_epoch
             && let Some(parted) = log.epochs.divergence(Some(epoch.0), query.offset, log.end)
-            && parted.end < query.offset
+            && (parted.end < query.offset || parted.epoch.is_some_and(|known| known < epoch.0))
         {
             return Err(ReadRefusal::Diverged { epoch: parted.epoch.map(LeaderEpoch), end: parted.end });
         }

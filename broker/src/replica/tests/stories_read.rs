@@ -98,6 +98,19 @@ fn a_reader_whose_history_parted_is_told_where() {
     assert_eq!(rig.replica.fetch(&ask(25, 3), rig.moment()), parted(3, 20));
 }
 
+/// Another leader committed [50, 200) in an epoch that was never here; an unclean election lets us go on from 200.
+#[test]
+fn a_reader_of_an_epoch_that_was_never_here_is_told_even_where_our_log_ends_at_its_offset() {
+    let mut rig = Rig::over(Rig::log(&[(0, 50, 1), (50, 200, 1)]), 50);
+    let alone = [ME].into();
+    rig.assign(PartitionView { leader_epoch: LeaderEpoch(3), isr: alone, recovering: true, ..view() });
+    let at = |offset, epoch| FetchQuery { last_fetched_epoch: Some(LeaderEpoch(epoch)), ..query(offset) };
+    let parted = Err(ReadRefusal::Diverged { epoch: Some(LeaderEpoch(1)), end: 200 });
+    assert_eq!(rig.replica.fetch(&at(200, 2), rig.moment()), parted);
+    assert_eq!(rig.replica.fetch(&at(120, 2), rig.moment()), parted, "it has read other records than ours");
+    assert_ne!(rig.replica.fetch(&at(200, 1), rig.moment()), parted);
+}
+
 #[test]
 fn only_leaders_are_read() {
     let mut rig = new_leader();
