@@ -40,7 +40,7 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Pages { render, readiness });
-    let listener = Capped { listener, places: Places::new("metrics", HTTP_CONNECTIONS_MAX) };
+    let listener = Capped { listener, places: Places::pages("metrics", HTTP_CONNECTIONS_MAX) };
     axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }
 

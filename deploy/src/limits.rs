@@ -40,6 +40,12 @@ pub const LOG_TAIL_LINES: usize = 15;
 /// How often `seawall dev` in the foreground looks whether its nodes still live: fast enough to read along.
 pub const DEV_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Most descriptors a node asks the system for: two for each of the most connections it would ever accept, and segments.
+pub const DESCRIPTORS_MAX: u64 = 131_072;
+
+/// One out of so many descriptors may be an accepted connection: the others are for segments, votes and calls to peers.
+pub const CONNECTIONS_SHARE: u64 = 2;
+
 /// Threads of a node's control runtime (heartbeats, Raft, feed, admin); a broker's shards have threads of their own.
 pub const CONTROL_THREADS: usize = 2;
 

@@ -13,6 +13,7 @@ use crate::{logging, metrics};
 use clap::Args;
 use log::storage::Storage;
 use log::storage::file::FileStorage;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -68,6 +69,7 @@ fn start_and_serve(role: Role, layered: &Layered) -> Result<(), Failure> {
     logging::install(format, filter);
     abort_on_panic();
     let render = metrics::install().map_err(Failure::start)?;
+    share_descriptors().map_err(Failure::start)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(limits::CONTROL_THREADS)
         .thread_name(format!("{role}-control"))
@@ -82,6 +84,21 @@ fn start_and_serve(role: Role, layered: &Layered) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(limits::RUNTIME_STOP);
     outcome
+}
+
+/// Asks the system for as many descriptors as it gives, and keeps some for files: connections may not take them all.
+fn share_descriptors() -> std::io::Result<()> {
+    let given = getrlimit(Resource::Nofile);
+    let wanted = given.maximum.map_or(limits::DESCRIPTORS_MAX, |maximum| maximum.min(limits::DESCRIPTORS_MAX));
+    let mut descriptors = given.current.unwrap_or(limits::DESCRIPTORS_MAX);
+    if descriptors < wanted {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: given.maximum })?;
+        descriptors = wanted;
+    }
+    let connections = descriptors / limits::CONNECTIONS_SHARE;
+    tracing::info!(descriptors, connections, "descriptors shared out");
+    protocol::rpc::connections::limit_process(usize::try_from(connections).unwrap_or(usize::MAX));
+    Ok(())
 }
 
 /// Where the node keeps its files: what `data.dir` names, on the kind of disk `storage` names.

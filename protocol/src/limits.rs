@@ -82,6 +82,19 @@ pub const NODE_CONNECTIONS_MAX: usize = 16_384;
 /// Connections to a metrics page that a node has open at once: scrapers, probes and a few people.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
 
+/// Bytes that a peer sends before it counts as greeted: the HTTP/2 connection preface (RFC 9113, 3.4); a request for a page is
+/// longer.
+pub const GREETING_BYTES: usize = 24;
+
+/// Longest wait for a peer's greeting, ms: a connection that says nothing holds a place.
+pub const GREETING_MS: u64 = 10_000;
+
+/// Longest silence of a greeted reader of pages, ms: above the usual scrape interval of 15 s to 60 s.
+pub const HTTP_IDLE_MS: u64 = 90_000;
+
+/// Pause after a connection that could not be accepted, ms: without a descriptor the next try fails at once too.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+
 /// HTTP/2 streams open at once on one connection of an application.
 pub const CLIENT_STREAMS_MAX: u32 = 256;
 

@@ -96,7 +96,7 @@ pub(crate) struct Capped {
 
 impl Capped {
     pub(crate) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Places::new("metrics", HTTP_CONNECTIONS_MAX) }
+        Self { listener, places: Places::pages("metrics", HTTP_CONNECTIONS_MAX) }
     }
 }
 

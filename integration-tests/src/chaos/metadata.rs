@@ -7,13 +7,14 @@
 use crate::history::Partition as Name;
 use crate::wire;
 use bytes::Bytes;
+use protocol::error::ErrorCode;
 use protocol::ids::{BrokerId, TopicPartition};
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::Fact;
 use protocol::metadata::snapshot;
 use protocol::rpc::channel::{Traffic, metadata_client};
-use protocol::rpc::convert::cluster_ref;
+use protocol::rpc::convert::{cluster_ref, from_status};
 use protocol::rpc::pb::metadata::v1::feed_item::Item;
 use protocol::rpc::pb::metadata::v1::{FeedItem, FollowRequest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,11 +68,23 @@ impl Watch {
         leaders.filter_map(|((at, epoch), leader)| Some((named(at)?, *epoch, *leader))).collect()
     }
 
+    /// Takes in what a controller says was committed. An error is a broken law: it was committed, so it must be legal.
     fn take(&mut self, item: FeedItem) -> Result<(), String> {
+        let outcome = self.fold(item);
+        if let Err(why) = &outcome {
+            self.story.broken.push(format!("after batch {}: {why}", self.image.batch_no.0));
+        }
+        outcome
+    }
+
+    fn fold(&mut self, item: FeedItem) -> Result<(), String> {
         match item.item.ok_or("an item of no kind")? {
             Item::Batch(fed) => {
                 let batch = MetadataBatch::decode(&fed.data).map_err(|error| error.to_string())?;
                 let (new, _) = self.image.apply(&batch, &fed.data).map_err(|error| error.to_string())?;
+                if new.chain_hash != fed.chain_hash {
+                    return Err(format!("chain hash {:x}, the controller's is {:x}", new.chain_hash, fed.chain_hash));
+                }
                 self.story.batches += 1;
                 for fact in &batch.facts {
                     self.story.note(&self.image, &new, fact);
@@ -83,6 +96,9 @@ impl Watch {
                 self.pieces.push(piece.data);
                 if last {
                     let new = snapshot::decode(std::mem::take(&mut self.pieces)).map_err(|error| error.to_string())?;
+                    if new.batch_no < self.image.batch_no {
+                        return Err(format!("a snapshot of batch {} takes the image back", new.batch_no.0));
+                    }
                     self.story.snapshots += 1;
                     self.story.unproved.clear();
                     self.image = new;
@@ -160,7 +176,9 @@ pub async fn follow(watch: Arc<Mutex<Watch>>, controllers: Vec<String>, cluster_
 
 async fn follow_one(watch: &Mutex<Watch>, address: &str, cluster_id: Uuid) -> Result<(), String> {
     let request = {
-        let watch = watch.lock().expect("the watch is not poisoned");
+        let mut watch = watch.lock().expect("the watch is not poisoned");
+        // A snapshot that was cut off with its stream begins anew with the next.
+        watch.pieces.clear();
         FollowRequest {
             cluster: Some(cluster_ref(cluster_id, 1)),
             batch_no: watch.image.batch_no.0,
@@ -174,7 +192,17 @@ async fn follow_one(watch: &Mutex<Watch>, address: &str, cluster_id: Uuid) -> Re
     loop {
         // A source that says nothing for long is cut off or paused.
         let next = tokio::time::timeout(wire::DEADLINE, items.message()).await.map_err(|_| "silence".to_owned())?;
-        let Some(item) = next.map_err(|status| status.to_string())? else { return Ok(()) };
+        let item = match next {
+            Ok(Some(item)) => item,
+            Ok(None) => return Ok(()),
+            Err(status) => {
+                let error = from_status(&status);
+                if error.code == ErrorCode::FeedDiverged {
+                    watch.lock().expect("the watch is not poisoned").story.broken.push(error.to_string());
+                }
+                return Err(error.to_string());
+            }
+        };
         watch.lock().expect("the watch is not poisoned").take(item)?;
     }
 }
