@@ -8,6 +8,7 @@
 use crate::config::ConfigError;
 use protocol::batch::BatchError;
 use protocol::error::{ApiError, Effect as WireEffect, ErrorCode, Next};
+use uuid::Uuid;
 
 /// Whether a failed request may have had an effect all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,23 @@ pub enum Error {
         offset: u64,
         /// First offset that is not what it was, if the leader told.
         diverged_at: Option<u64>,
+    },
+    /// The topic that was read is gone, and another one has its name: no offset of the one says anything in the other.
+    /// Seek to go on with the new one.
+    #[error(
+        "{topic}/{partition}: the topic was deleted and made again (read so far: {was} up to offset {offset}, now: {is}); seek to read the new one"
+    )]
+    TopicReplaced {
+        /// Topic name.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// The position in the topic that is gone.
+        offset: u64,
+        /// Id of the topic read so far.
+        was: Uuid,
+        /// Id of the topic that has the name now.
+        is: Uuid,
     },
     /// The addresses lead to another cluster than before.
     #[error("{node} belongs to cluster {found}, expected {expected}; check the bootstrap addresses")]

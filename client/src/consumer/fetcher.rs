@@ -77,6 +77,7 @@ impl Fetcher {
         let routing = cluster.routing();
         let mut offsets: BTreeMap<u32, Vec<Routed>> = BTreeMap::new();
         let mut fetches: BTreeMap<u32, Vec<Routed>> = BTreeMap::new();
+        let mut waker = None;
         let mut state = self.shared.state.lock();
         for work in state.positions.work(now) {
             let Some(leader) = routing.leader(&work.key.topic, work.key.partition) else {
@@ -87,11 +88,16 @@ impl Fetcher {
             if self.under_way.get(&leader.broker).is_some_and(|n| *n >= limits::FETCHES_PER_BROKER) {
                 continue;
             }
-            state.positions.asked(&work);
+            if !state.positions.asked(&work, leader.topic_id) {
+                // Whoever waits for a record hears of it.
+                waker = state.waker.take().or(waker);
+                continue;
+            }
             let group = if matches!(work.ask, Ask::Offset(_)) { &mut offsets } else { &mut fetches };
             group.entry(leader.broker).or_default().push((work, leader));
         }
         drop(state);
+        waker.into_iter().for_each(std::task::Waker::wake);
         for (broker, work) in offsets {
             self.call(broker, list_offsets(cluster.clone(), work));
         }

@@ -150,7 +150,7 @@ impl Consumer {
     /// The next record, as soon as there is one. An error stops its partition until a seek, not the consumer.
     ///
     /// # Errors
-    /// [`Error::OffsetOutOfRange`], [`Error::LogTruncated`], unreadable batches, refusals that no retry helps.
+    /// [`Error::OffsetOutOfRange`], [`Error::LogTruncated`], [`Error::TopicReplaced`], unreadable batches, refusals that no retry helps.
     pub async fn recv(&mut self) -> Result<ConsumerRecord, Error> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }

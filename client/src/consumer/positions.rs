@@ -9,19 +9,22 @@
 //! under the same offsets (KIP-320).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod intake;
+
 use super::{ConsumerRecord, Start};
 use crate::config::OffsetReset;
 use crate::error::Error;
 use crate::limits::UNKNOWN_TOPIC_PATIENCE_MS;
 use crate::retry::{Backoff, Dice};
 use bytes::Bytes;
-use protocol::batch::limits::MAX_BATCH_BYTES_CEILING;
-use protocol::batch::{BatchError, Header, Limits, Origin, Records, batches, check, records};
+use intake::{limits, outside};
+use protocol::batch::{BatchError, Header, Records, records};
 use protocol::error::{ApiError, Effect, ErrorCode, Next};
 use protocol::ids::Millis;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +109,10 @@ enum State {
 struct Position {
     generation: u64,
     state: State,
+    /// The topic that its offsets are of, from the first answer on: the name may come to mean another one.
+    topic: Option<Uuid>,
+    /// The topic of the question under way.
+    asked_of: Option<Uuid>,
     start: Option<Start>,
     deliver: u64,
     fetch: u64,
@@ -156,7 +163,9 @@ impl Positions {
     }
 
     /// Begins a partition at `start`, or moves it there; what was queued of it is dropped.
+    /// It stays a position in the same topic until [`Positions::remove`], or a report that this one is no more.
     pub fn seek(&mut self, key: Key, start: Start) {
+        let topic = self.partitions.get(&key).and_then(|p| p.topic);
         self.remove(&key);
         self.next_generation += 1;
         let (start, offset) = match start {
@@ -166,6 +175,8 @@ impl Positions {
         let position = Position {
             generation: self.next_generation,
             state: State::Ready,
+            topic,
+            asked_of: None,
             start,
             deliver: offset,
             fetch: offset,
@@ -237,11 +248,20 @@ impl Positions {
         self.partitions.values().filter_map(until).min()
     }
 
-    /// The work is under way.
-    pub fn asked(&mut self, work: &Work) {
-        if let Some(position) = self.current_generation(&work.key, work.generation) {
-            position.state = State::Asked;
+    /// The work is about to go to the leader of that topic; whether it may. It may not if the name meant another topic
+    /// before: an offset of one says nothing in the other, so the partition stops and reports it.
+    pub fn asked(&mut self, work: &Work, topic: Uuid) -> bool {
+        let Some(position) = self.current_generation(&work.key, work.generation) else { return false };
+        if let Some(was) = position.topic.filter(|was| *was != topic) {
+            let (name, partition, offset) = (work.key.topic.to_string(), work.key.partition, position.deliver);
+            position.topic = None;
+            position.state = State::Stopped;
+            position.report = Some(Error::TopicReplaced { topic: name, partition, offset, was, is: topic });
+            return false;
         }
+        position.asked_of = Some(topic);
+        position.state = State::Asked;
+        true
     }
 
     /// The work has to wait, for want of a leader.
@@ -264,6 +284,7 @@ impl Positions {
     pub fn resolved(&mut self, work: &Work, offset: Option<u64>) {
         let Some(position) = self.current_generation(&work.key, work.generation) else { return };
         position.state = State::Ready;
+        position.topic = position.asked_of;
         position.failures = 0;
         match offset {
             Some(offset) => {
@@ -280,6 +301,7 @@ impl Positions {
         let check_crcs = self.settings.check_crcs;
         let Some(position) = self.current_generation(&work.key, work.generation) else { return };
         position.state = State::Ready;
+        position.topic = position.asked_of;
         position.failures = 0;
         position.unknown_since = None;
         position.marks = marks;
@@ -428,59 +450,6 @@ impl Positions {
 
     fn current_generation(&mut self, key: &Key, generation: u64) -> Option<&mut Position> {
         self.partitions.get_mut(key).filter(|p| p.generation == generation)
-    }
-}
-
-impl Position {
-    /// Queues batches from the fetch position on; earlier ones are dropped.
-    fn take(&mut self, bytes: &Bytes, check_crcs: bool) -> Result<(), BatchError> {
-        for batch in batches(bytes) {
-            let batch = match batch {
-                // A full answer may end in a cut-off batch; the next fetch begins with it.
-                Err(BatchError::Truncated { .. }) if !self.queue.is_empty() => return Ok(()),
-                batch => batch?,
-            };
-            let header = match check_crcs {
-                true => check(&batch, &limits(), Origin::Cluster)?.header,
-                false => Header::parse(&batch)?,
-            };
-            if header.next_offset() <= self.fetch {
-                continue;
-            }
-            if let (Some(last), Some(epoch)) = (self.last_epoch, header.leader_epoch)
-                && epoch < last
-            {
-                let what = "leader epoch falls behind that of the batch before";
-                return Err(BatchError::Record { index: 0, what });
-            }
-            self.fetch = header.next_offset();
-            self.last_epoch = header.leader_epoch.or(self.last_epoch);
-            self.queued += batch.len();
-            self.queue.push_back((header, batch));
-        }
-        Ok(())
-    }
-}
-
-fn limits() -> Limits {
-    Limits::with_max_batch_bytes(MAX_BATCH_BYTES_CEILING)
-}
-
-/// Where to go from outside the log, or the error to report. `earliest` helps only below the log's start: from above
-/// its end it would repeat records. A history that parted is always reported.
-fn outside(work: &Work, error: &ApiError, marks: Marks, reset: OffsetReset) -> Result<Start, Error> {
-    let (topic, partition) = (work.key.topic.to_string(), work.key.partition);
-    let Ask::Records { offset, .. } = work.ask else { return Ok(Start::Latest) };
-    if error.field == "last_fetched_epoch" {
-        return Err(Error::LogTruncated { topic, partition, offset, diverged_at: error.limit.parse().ok() });
-    }
-    match reset {
-        OffsetReset::Latest => Ok(Start::Latest),
-        OffsetReset::Earliest if offset < marks.log_start => Ok(Start::Earliest),
-        _ => {
-            let Marks { log_start, high_watermark } = marks;
-            Err(Error::OffsetOutOfRange { topic, partition, offset, log_start, high_watermark })
-        }
     }
 }
 

@@ -253,3 +253,19 @@ async fn is_a_stream_and_refuses_what_does_not_exist() {
     let read: Vec<u64> = consumer.take(30).map(|r| r.unwrap().offset).collect().await;
     assert_eq!(read, (0..30).collect::<Vec<_>>());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_again_under_the_same_name_is_reported_and_not_read_on() {
+    let fake = Fake::start(1).await;
+    fill(&fake, 1, 20);
+    let mut consumer = Consumer::new(config(&fake));
+    consumer.assign("t", None, Start::Earliest).await.unwrap();
+    for n in 0..20 {
+        assert_eq!(number(&next(&mut consumer).await), n);
+    }
+    fill(&fake, 1, 50);
+    let error = next_error(&mut consumer).await;
+    assert!(matches!(error, Error::TopicReplaced { offset: 20, .. }), "{error}");
+    assert!(consumer.seek("t", 0, Start::Earliest));
+    assert_eq!(number(&next(&mut consumer).await), 0);
+}

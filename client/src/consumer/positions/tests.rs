@@ -2,6 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use protocol::batch::{BatchBuilder, Compression, stamp};
 
+const TOPIC: Uuid = Uuid::from_u128(7);
+
 fn settings() -> Settings {
     Settings {
         partition_bytes: 300,
@@ -52,12 +54,12 @@ fn resolves_then_fetches_from_there_and_names_the_last_epoch() {
     let work = only_work(&positions, 0);
     assert_eq!(work.ask, Ask::Offset(Start::Earliest));
     assert_eq!(positions.position(&key(0)), None);
-    positions.asked(&work);
+    positions.asked(&work, TOPIC);
     assert!(positions.work(0).is_empty(), "one question at a time");
     positions.resolved(&work, Some(5));
     let work = only_work(&positions, 0);
     assert_eq!(work.ask, Ask::Records { offset: 5, last_epoch: None });
-    positions.asked(&work);
+    positions.asked(&work, TOPIC);
     positions.fetched(&work, [batch(0, 8, 2), batch(8, 9, 3)].concat().into(), marks(9));
     assert_eq!(only_work(&positions, 0).ask, Ask::Records { offset: 9, last_epoch: Some(3) });
     assert_eq!(offsets(&mut positions), [5, 6, 7, 8], "records before the position are left out");
@@ -70,7 +72,7 @@ fn nothing_of_before_a_seek_comes_after_it() {
     let mut positions = positions();
     positions.seek(key(0), Start::Offset(0));
     let old = only_work(&positions, 0);
-    positions.asked(&old);
+    positions.asked(&old, TOPIC);
     positions.fetched(&old, batch(0, 5, 1).into(), marks(20));
     assert_eq!(positions.take_next().unwrap().unwrap().offset, 0);
     positions.seek(key(0), Start::Offset(10));
@@ -198,7 +200,7 @@ proptest! {
             match step {
                 Step::Fetch(partition, back, count) => if let Some(work) = work_of(&positions, partition) {
                     let Ask::Records { offset, .. } = work.ask else { continue };
-                    positions.asked(&work);
+                    positions.asked(&work, TOPIC);
                     let from = offset.saturating_sub(back);
                     let middle = offset + count / 2 + 1;
                     let bytes = [batch(from, middle, 1), batch(middle, middle + count, 1)].concat();
@@ -225,4 +227,25 @@ proptest! {
         while positions.take_next().is_some() {}
         prop_assert_eq!(positions.queued, 0);
     }
+}
+
+#[test]
+fn a_position_stays_in_its_topic_over_seeks_until_the_new_one_was_reported() {
+    let (mut positions, other) = (positions(), Uuid::from_u128(8));
+    positions.seek(key(0), Start::Offset(0));
+    let work = only_work(&positions, 0);
+    assert!(positions.asked(&work, TOPIC));
+    positions.failed(&work, ApiError::new(ErrorCode::NotLeader, "x"), None, "b", 0);
+    let work = only_work(&positions, 100);
+    assert!(positions.asked(&work, other), "nothing was read of the first");
+    positions.fetched(&work, batch(0, 5, 1).into(), marks(5));
+    positions.seek(key(0), Start::Offset(2));
+    assert!(!positions.asked(&only_work(&positions, 100), TOPIC));
+    assert!(matches!(
+        positions.take_next(),
+        Some(Err(Error::TopicReplaced { was, is: TOPIC, offset: 2, .. })) if was == other
+    ));
+    assert!(positions.work(1_000_000).is_empty(), "it waits for a seek");
+    positions.seek(key(0), Start::Earliest);
+    assert!(positions.asked(&only_work(&positions, 0), TOPIC));
 }
