@@ -1,7 +1,7 @@
 //! Repeating an administrative request until it is done, refused for good, or out of time.
 //!
 //! Owns: the order in which nodes are asked, and what is known about an attempt's effect.
-//! Never: repeats what was refused for good.
+//! Never: repeats what was refused for good; calls the refusal of a repeat the whole call's outcome.
 
 use super::Admin;
 use crate::error::{Effect, Error};
@@ -14,7 +14,20 @@ use std::future::Future;
 use std::time::Duration;
 
 impl Admin {
-    pub(super) async fn simple<Q: Clone, A, F: Future<Output = Result<A, ApiError>>>(
+    /// A command that may be repeated.
+    pub(super) async fn command<Q: Clone, A, F: Future<Output = Result<A, ApiError>>>(
+        &self,
+        what: &'static str,
+        request: Q,
+        call: impl Fn(Node, Q, Duration) -> F,
+    ) -> Result<A, Error> {
+        let mut tries = Tries::default();
+        let outcome = self.call(what, request, &mut tries, call).await;
+        outcome.map_err(|error| tries.in_doubt(error))
+    }
+
+    /// A question: it changes nothing, so every refusal is definite.
+    pub(super) async fn question<Q: Clone, A, F: Future<Output = Result<A, ApiError>>>(
         &self,
         what: &'static str,
         request: Q,
@@ -61,6 +74,9 @@ impl Admin {
             tries.failed(&error, &node);
             if error.code.next() == Next::GiveUp {
                 return Err(refused(what, node.address(), error));
+            }
+            if tries.once && tries.maybe_done {
+                return Err(tries.give_up(what, clock.now() - start));
             }
             hinted = hint(&error, node.endpoint());
             match self.cluster.config().backoff.next(tries.count, clock.now(), last_start, &mut dice) {
@@ -126,11 +142,30 @@ pub(super) struct Tries {
     count: u32,
     reached: bool,
     pub(super) maybe_done: bool,
+    /// No attempt follows one that may have taken effect.
+    once: bool,
     asked: Vec<String>,
     last: String,
 }
 
 impl Tries {
+    /// Of a command whose repeat could do more than the first.
+    pub(super) fn once() -> Self {
+        Self { once: true, ..Self::default() }
+    }
+
+    /// What a failure says of the whole call: the refusal of a repeat says nothing of the attempt before, which may be
+    /// the very reason for it.
+    pub(super) fn in_doubt(&self, error: Error) -> Error {
+        let Error::Refused { request, node, error: refusal } = error else { return error };
+        if !self.maybe_done || Effect::of(refusal.code) == Effect::Unknown {
+            return Error::Refused { request, node, error: refusal };
+        }
+        let message = format!("an earlier attempt may have taken effect; the repeat was refused: {refusal}");
+        let error = Box::new(ApiError { code: ErrorCode::OutcomeUnknown, message, ..*refusal });
+        Error::Refused { request, node, error }
+    }
+
     fn failed(&mut self, error: &ApiError, node: &Node) {
         self.count += 1;
         self.reached |= error.code != ErrorCode::NotReachable;

@@ -3,7 +3,8 @@
 //! Owns: the [`Admin`] handle; finding a node that takes the request, and repeating it until the deadline.
 //! Never: decides anything a server decides; caches an answer.
 //! Invariant: a request is repeated only in ways that make it the same request: every command here names the state it
-//! wants, so doing it twice does it once. A failure after an attempt whose effect is unknown says unknown.
+//! wants, so doing it twice does it once; a deletion names no such state (the name may be another topic's by then) and
+//! is not repeated once it may have been done. A refusal after an attempt whose effect is unknown says unknown.
 //!
 //! Brokers pass requests on to the active controller; controllers may be given as bootstrap addresses as well.
 
@@ -19,6 +20,7 @@ use calls::{Tries, refused};
 use protocol::error::ErrorCode;
 use protocol::metadata::record::Endpoint;
 use protocol::rpc::pb::admin::v1 as pb;
+use protocol::rpc::pb::common::v1 as pb_common;
 use protocol::rpc::pb::data::v1 as data;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +84,7 @@ impl Admin {
             Err(error) if error.code() == Some(ErrorCode::TopicExists) && tries.maybe_done => {
                 self.created_before(topic).await.ok_or(error)
             }
-            outcome => outcome,
+            outcome => outcome.map_err(|error| tries.in_doubt(error)),
         }
     }
 
@@ -102,19 +104,27 @@ impl Admin {
     /// Deletes a topic. It can be restored by its id until `delete.grace.ms` has passed.
     ///
     /// # Errors
-    /// `UnknownTopic`, unless an earlier attempt of this call may have deleted it (the id is empty then).
+    /// `UnknownTopic`. If an attempt may or may not have deleted it there is no second one, which could hit a topic that
+    /// somebody has made since: success, with an empty id, if there is no topic of that name now, else unknown.
     pub async fn delete_topic(&self, name: &str) -> Result<pb::DeleteTopicResponse, Error> {
         let request = pb::DeleteTopicRequest { name: name.to_owned() };
-        let mut tries = Tries::default();
+        let mut tries = Tries::once();
         let outcome = self
             .call("delete topic", request, &mut tries, |node, request, within| async move {
                 node.delete_topic(request, within).await
             })
             .await;
         match outcome {
-            Err(error) if error.code() == Some(ErrorCode::UnknownTopic) && tries.maybe_done => Ok(Default::default()),
-            outcome => outcome,
+            Err(_) if tries.maybe_done && self.is_gone(name).await => Ok(Default::default()),
+            outcome => outcome.map_err(|error| tries.in_doubt(error)),
         }
+    }
+
+    /// Whether it is certain that no topic has that name.
+    async fn is_gone(&self, name: &str) -> bool {
+        let Ok(found) = self.describe_topics(&[name.to_owned()], false).await else { return false };
+        let unknown = |error: &pb_common::Error| ErrorCode::from_wire(error.code) == ErrorCode::UnknownTopic;
+        found.topics.iter().filter(|t| t.name == name).all(|t| t.error.as_ref().is_some_and(unknown))
     }
 
     /// Grows a topic to `total` partitions.
@@ -128,7 +138,7 @@ impl Admin {
         dry_run: bool,
     ) -> Result<pb::CreatePartitionsResponse, Error> {
         let request = pb::CreatePartitionsRequest { topic: topic.to_owned(), total, validate_only: dry_run };
-        self.simple("add partitions", request, |node, request, within| async move {
+        self.command("add partitions", request, |node, request, within| async move {
             node.create_partitions(request, within).await
         })
         .await
@@ -144,7 +154,7 @@ impl Admin {
         with_partitions: bool,
     ) -> Result<pb::DescribeTopicsResponse, Error> {
         let request = pb::DescribeTopicsRequest { names: names.to_vec(), with_partitions, include_deleted: false };
-        self.simple("describe topics", request, |node, request, within| async move {
+        self.question("describe topics", request, |node, request, within| async move {
             node.describe_topics(request, within).await
         })
         .await
@@ -169,7 +179,7 @@ impl Admin {
             unset: unset.to_vec(),
             validate_only: dry_run,
         };
-        self.simple("alter configs", request, |node, request, within| async move {
+        self.command("alter configs", request, |node, request, within| async move {
             node.alter_configs(request, within).await
         })
         .await
@@ -185,7 +195,7 @@ impl Admin {
         name: &str,
     ) -> Result<pb::DescribeConfigsResponse, Error> {
         let request = pb::DescribeConfigsRequest { kind: kind.into(), name: name.to_owned() };
-        self.simple("describe configs", request, |node, request, within| async move {
+        self.question("describe configs", request, |node, request, within| async move {
             node.describe_configs(request, within).await
         })
         .await
@@ -197,7 +207,7 @@ impl Admin {
     /// Only if nobody answers.
     pub async fn describe_cluster(&self) -> Result<pb::DescribeClusterResponse, Error> {
         let request = pb::DescribeClusterRequest {};
-        self.simple("describe cluster", request, |node, request, within| async move {
+        self.question("describe cluster", request, |node, request, within| async move {
             node.describe_cluster(request, within).await
         })
         .await
@@ -209,7 +219,7 @@ impl Admin {
     /// Only if nobody answers.
     pub async fn describe_quorum(&self) -> Result<pb::DescribeQuorumResponse, Error> {
         let request = pb::DescribeQuorumRequest {};
-        self.simple("describe quorum", request, |node, request, within| async move {
+        self.question("describe quorum", request, |node, request, within| async move {
             node.describe_quorum(request, within).await
         })
         .await
@@ -220,7 +230,7 @@ impl Admin {
     /// # Errors
     /// `VoterLayoutRefused` unless forced, `MembershipInProgress`.
     pub async fn change_voters(&self, request: pb::ChangeVotersRequest) -> Result<pb::ChangeVotersResponse, Error> {
-        self.simple("change voters", request, |node, request, within| async move {
+        self.command("change voters", request, |node, request, within| async move {
             node.change_voters(request, within).await
         })
         .await
@@ -231,7 +241,7 @@ impl Admin {
     /// # Errors
     /// Only if nobody answers; refusals are items of the answer.
     pub async fn elect_leaders(&self, request: pb::ElectLeadersRequest) -> Result<pb::ElectLeadersResponse, Error> {
-        self.simple("elect leaders", request, |node, request, within| async move {
+        self.command("elect leaders", request, |node, request, within| async move {
             node.elect_leaders(request, within).await
         })
         .await
@@ -243,7 +253,7 @@ impl Admin {
     /// `UnknownBroker`.
     pub async fn shutdown_broker(&self, broker: u32) -> Result<pb::ShutdownBrokerResponse, Error> {
         let request = pb::ShutdownBrokerRequest { broker_id: broker };
-        self.simple("shut down broker", request, |node, request, within| async move {
+        self.command("shut down broker", request, |node, request, within| async move {
             node.shutdown_broker(request, within).await
         })
         .await
@@ -255,7 +265,7 @@ impl Admin {
     /// Unknown topic or partition.
     pub async fn explain_partition(&self, topic: &str, partition: u32) -> Result<pb::ExplainPartitionResponse, Error> {
         let request = pb::ExplainPartitionRequest { topic: topic.to_owned(), partition };
-        self.simple("explain partition", request, |node, request, within| async move {
+        self.question("explain partition", request, |node, request, within| async move {
             node.explain_partition(request, within).await
         })
         .await

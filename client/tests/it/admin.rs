@@ -44,6 +44,34 @@ async fn deleting_after_a_lost_answer_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_refusal_of_a_repeat_is_not_the_outcome_of_the_call() {
+    let fake = Fake::start(2).await;
+    fake.topic("t", 4);
+    let lost = Fault::RefuseAfterAppend(ErrorCode::OutcomeUnknown);
+    fake.world.lock().admin_faults.push_back(lost);
+    let error = admin(&fake).create_partitions("t", 12, false).await.unwrap_err();
+    assert_eq!(fake.world.lock().topics["t"].partitions.len(), 12, "it was done");
+    assert_eq!((error.effect(), error.code()), (Effect::Unknown, Some(ErrorCode::OutcomeUnknown)), "{error}");
+    assert!(error.to_string().contains("InvalidPartitions"), "{error}");
+    let error = admin(&fake).create_partitions("t", 12, false).await.unwrap_err();
+    assert_eq!((error.effect(), error.code()), (Effect::NotWritten, Some(ErrorCode::InvalidPartitions)));
+    fake.world.lock().admin_faults.extend([lost, Fault::Refuse(ErrorCode::VoterLayoutRefused)]);
+    let error = admin(&fake).change_voters(Default::default()).await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
+}
+
+/// The answer is lost, somebody makes the name again at once: that one is not what was to be deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_may_be_done_is_not_repeated_on_another_topic_of_that_name() {
+    let fake = Fake::start(2).await;
+    fake.topic("t", 1);
+    fake.world.lock().admin_faults.push_back(Fault::MadeAgain);
+    let error = admin(&fake).delete_topic("t").await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
+    assert_eq!(fake.world.lock().topics["t"].partitions.len(), 3, "the new one is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_broker_is_passed_over() {
     let fake = Fake::start(3).await;
     fake.kill(1).await;

@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     LoseRequest,
     /// Neither written nor answered.
     Silence,
+    /// A deletion: done, then the name is made again with three partitions; the answer is lost.
+    MadeAgain,
 }
 
 #[derive(Debug, Default)]
@@ -529,21 +531,51 @@ impl protocol::rpc::pb::admin::v1::admin_server::Admin for Node {
         let name = request.into_inner().name;
         let fault = self.scripted_admin();
         let Some(topic) = self.fake.world.lock().topics.remove(&name) else {
-            return Err(ApiError::bad(ErrorCode::UnknownTopic, "name", name, "a topic that exists").into());
+            return Err(ApiError::bad(ErrorCode::UnknownTopic, "name", &name, "a topic that exists").into());
         };
         match fault {
             Some(Fault::RefuseAfterAppend(code)) => Err(ApiError::new(code, "scripted").into()),
+            Some(Fault::MadeAgain) => {
+                self.fake.topic(&name, 3);
+                Err(ApiError::new(ErrorCode::OutcomeUnknown, "scripted").into())
+            }
             _ => Ok(Response::new(admin::DeleteTopicResponse { topic_id: uuid_bytes(topic.id), batch_no: 1 })),
         }
     }
 
+    async fn create_partitions(
+        &self,
+        request: Request<admin::CreatePartitionsRequest>,
+    ) -> Result<Response<admin::CreatePartitionsResponse>, Status> {
+        let asked = request.into_inner();
+        let fault = self.scripted_admin();
+        let mut world = self.fake.world.lock();
+        let partitions = &mut world.topics.get_mut(&asked.topic).unwrap().partitions;
+        if asked.total as usize <= partitions.len() {
+            return Err(ApiError::new(ErrorCode::InvalidPartitions, "it has as many").into());
+        }
+        partitions.resize_with(asked.total as usize, Default::default);
+        match fault {
+            Some(Fault::RefuseAfterAppend(code)) => Err(ApiError::new(code, "scripted").into()),
+            _ => Ok(Response::new(Default::default())),
+        }
+    }
+
+    async fn change_voters(
+        &self,
+        _: Request<admin::ChangeVotersRequest>,
+    ) -> Result<Response<admin::ChangeVotersResponse>, Status> {
+        match self.scripted_admin() {
+            Some(Fault::Refuse(code) | Fault::RefuseAfterAppend(code)) => Err(ApiError::new(code, "scripted").into()),
+            _ => Ok(Response::new(Default::default())),
+        }
+    }
+
     unserved! {
-        create_partitions(CreatePartitionsRequest) -> CreatePartitionsResponse;
         alter_configs(AlterConfigsRequest) -> AlterConfigsResponse;
         describe_configs(DescribeConfigsRequest) -> DescribeConfigsResponse;
         describe_cluster(DescribeClusterRequest) -> DescribeClusterResponse;
         describe_quorum(DescribeQuorumRequest) -> DescribeQuorumResponse;
-        change_voters(ChangeVotersRequest) -> ChangeVotersResponse;
         elect_leaders(ElectLeadersRequest) -> ElectLeadersResponse;
         shutdown_broker(ShutdownBrokerRequest) -> ShutdownBrokerResponse;
         explain_partition(ExplainPartitionRequest) -> ExplainPartitionResponse;
