@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use protocol::planted::{self, Bug};
 
-use crate::engine::Shared;
+use crate::engine::{Gate, Shared};
 use crate::error::LogError;
 use crate::segment::{Mark, Outline, SegmentFile};
 use crate::storage::Storage;
@@ -101,12 +101,12 @@ impl FlushJob {
             return Ok(self.pretended());
         }
         for (file, _) in &self.frozen {
-            file.sync()?;
+            self.shared.guard(file.sync())?;
         }
         // A mark written before this sync begins is durable after it.
         let marked = self.active.as_ref().map_or(0, |(file, _)| file.mark().next);
         if let Some((file, _)) = &self.active {
-            file.sync()?;
+            self.shared.guard(file.sync())?;
         }
         let mut outcome = Flushed {
             generation: self.generation,
@@ -131,14 +131,20 @@ impl FlushJob {
         Ok(outcome)
     }
 
+    /// False: the generation is over. Errors: the log was poisoned while this job ran; it may declare nothing any more.
+    fn goes_on(&self, gate: &Gate) -> Result<bool, LogError> {
+        self.shared.check()?;
+        Ok(gate.generation == self.generation)
+    }
+
     /// Syncs the names of new files. False: the generation is over, and after a clean close these names may be somebody
     /// else's.
     fn names(&self) -> Result<bool, LogError> {
         let gate = self.shared.gate();
-        if gate.generation != self.generation {
+        if !self.goes_on(&gate)? {
             return Ok(false);
         }
-        self.sync_directories().map(|()| true)
+        self.shared.guard(self.sync_directories()).map(|()| true)
     }
 
     /// The outcome of a job that did nothing and says it did.
@@ -170,12 +176,12 @@ impl FlushJob {
     /// From now on missing segments are damage. False: the generation is over.
     fn declare_not_empty(&self) -> Result<bool, LogError> {
         let mut gate = self.shared.gate();
-        if gate.generation != self.generation {
+        if !self.goes_on(&gate)? {
             return Ok(false);
         }
         if gate.state.empty && self.active.is_some() {
             gate.state.empty = false;
-            if let Err(error) = self.shared.store(&gate) {
+            if let Err(error) = self.shared.guard(self.shared.store(&gate)) {
                 gate.state.empty = true;
                 return Err(error);
             }
@@ -186,13 +192,13 @@ impl FlushJob {
     /// Writes the end mark of the active segment. False: the generation is over.
     fn mark(&self) -> Result<bool, LogError> {
         let gate = self.shared.gate();
-        if gate.generation != self.generation {
+        if !self.goes_on(&gate)? {
             return Ok(false);
         }
         if let Some((file, mark)) = &self.active {
             let mut slots = file.slots();
             if mark.next > slots.mark.next {
-                file.write_mark(&mut slots, *mark)?;
+                self.shared.guard(file.write_mark(&mut slots, *mark))?;
             }
             if let Some(outline) = &self.snapshot {
                 self.shared.write_index(outline)?;
@@ -205,4 +211,47 @@ impl FlushJob {
 /// Makes a set of partition logs durable the cheapest way, and answers for each in order.
 pub fn make_durable(jobs: Vec<FlushJob>) -> Vec<Result<Flushed, LogError>> {
     jobs.into_iter().map(|job| job.unless(Bug::PartitionSync).run()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+
+    use protocol::batch::{BatchBuilder, Compression, stamp};
+
+    use super::*;
+    use crate::storage::memory::{Call, Fault, MemStorage, Op};
+    use crate::{Log, LogConfig};
+
+    fn append(log: &mut Log) {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(0, None, Some(&[7; 100]), &[]).expect("small record");
+        let mut bytes = builder.build().expect("small batch");
+        stamp(&mut bytes, log.end_offset(), 1);
+        log.append(log.end_offset(), &bytes).expect("append");
+    }
+
+    /// Two threads sync one file at once and the kernel reports the lost bytes to one of them: here the second sync comes
+    /// when the first has failed and its job has said so to nobody yet.
+    #[test]
+    fn a_job_beside_one_whose_sync_failed_marks_nothing() {
+        let disk = MemStorage::new();
+        disk.create_dir(Path::new("/log")).expect("directory");
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let (mut log, _) = Log::open(storage, Path::new("/log"), LogConfig::default()).expect("open");
+        append(&mut log);
+        log.sync().expect("sync");
+        append(&mut log);
+        let (failing, beside) = (log.flush_job().expect("dirty"), log.flush_job().expect("dirty"));
+        let (file, before) = beside.active.as_ref().map(|(file, _)| (file.clone(), file.mark())).expect("a segment");
+        disk.set_hook(Some(Box::new(|call: &Call<'_>| {
+            (call.op == Op::Sync).then(|| Fault::Fail(io::Error::other("the disk is dying")))
+        })));
+        failing.steps().expect_err("the sync fails");
+        disk.set_hook(None);
+        beside.steps().expect_err("the bytes are gone");
+        assert_eq!(file.mark(), before);
+        file.sync().expect_err("and stay gone");
+    }
 }

@@ -31,6 +31,7 @@ pub mod recovery;
 pub mod registry;
 pub mod retention;
 mod segment;
+mod settle;
 pub mod slot_file;
 pub mod storage;
 

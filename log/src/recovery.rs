@@ -1,11 +1,11 @@
 //! Opening a log after whatever ended the last process: telling a torn tail from damage.
 //!
 //! Owns: the reading of a directory into the engine's parts ([`scan`], which changes nothing except to finish a
-//! truncation that was durably begun), and the steps that make the result durable ([`settle`]).
+//! truncation that was begun). What makes the result durable is [`crate::settle`].
 //! Never: shortens what an end mark covers. Below the mark a bad or missing byte is [`Damage`]; above it the first
 //! bad or zero frame ends the log, whatever follows, and what is cut is reported.
-//! Invariant: **every byte kept is synced before anyone sees the log.** What was merely readable may be gone after
-//! the next power cut; an acknowledgement based on it would be a lie.
+//! Invariant: **every byte kept is written again and synced before anyone sees the log.** What was merely readable may
+//! be gone after the next power cut; an acknowledgement based on it would be a lie.
 //!
 //! What nothing covers: the leader epoch of a batch above the mark lies outside the batch's checksum and no chain
 //! hash speaks of it yet, so a bit that flips there between a power cut and the recovery is believed if the epoch
@@ -20,15 +20,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::cut::{finish_cut, remove_if_there};
+use crate::engine::cut::finish_cut;
 use crate::engine::shared::{load_state, state_path};
-use crate::engine::{Active, DirState, Frozen, Log, LogConfig, Parts, Shared, Verify};
+use crate::engine::{Active, DirState, Frozen, LogConfig, Parts, Shared, Verify};
 use crate::epochs::{EpochStart, EpochTable};
 use crate::error::{Damage, LogError};
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::segment::walk::{Stop, Walker, remains};
 use crate::segment::{Mark, Outline, SegmentFile, index_path, segment_base, segment_path};
-use crate::storage::{Storage, StorageFile};
+use crate::storage::Storage;
 
 /// What opening a log found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -154,6 +154,8 @@ impl Scan<'_> {
             other => other??,
         };
         check_len(&file, mark.end)?;
+        // The state that was read may be in the cache only; what follows must not outlive it.
+        self.storage.sync_dir(self.dir).map_err(LogError::io("sync of directory", self.dir))?;
         finish_cut(&**self.storage, self.dir, &file, mark, later)?;
         self.state.cutting = None;
         let shared = Shared::new(self.storage.clone(), self.dir, self.state.clone());
@@ -463,35 +465,4 @@ fn check_len(file: &SegmentFile, end: u64) -> Result<u64, LogError> {
         return Err(Damage::new(&file.path, len, what).into());
     }
     Ok(len)
-}
-
-/// Makes what `scan` kept durable, and what it did not keep go away, before the log is shown.
-pub(crate) fn settle(log: &mut Log, recovery: &Recovery, garbage: &[PathBuf]) -> Result<(), LogError> {
-    let result = clear(log, recovery, garbage);
-    log.shared().guard(result)?;
-    if log.has_unsynced_names() || recovery.kept_bytes > 0 || recovery.cut.is_some() {
-        log.sync()?;
-        // And the mark itself, so that this work is never judged again.
-        log.idle_mark()?;
-    }
-    Ok(())
-}
-
-fn clear(log: &mut Log, recovery: &Recovery, garbage: &[PathBuf]) -> Result<(), LogError> {
-    let storage = log.storage().clone();
-    for path in garbage {
-        remove_if_there(&*storage, path)?;
-    }
-    if garbage.iter().any(|path| path.extension().is_some_and(|e| e == "log")) {
-        storage.sync_dir(log.dir()).map_err(LogError::io("sync of directory", log.dir()))?;
-    }
-    let Some(active) = log.active_mut() else {
-        return Ok(());
-    };
-    let file: &dyn StorageFile = &*active.file.file;
-    if recovery.cut.is_some() {
-        file.set_len(active.outline.end).map_err(LogError::io("cut", &active.file.path))?;
-    }
-    active.allocated = file.len().map_err(LogError::read(&active.file.path))?.max(active.outline.end);
-    Ok(())
 }

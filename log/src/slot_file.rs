@@ -5,8 +5,9 @@
 //! damaged one, and falling back to an older vote is a double vote. A new record is written beside the old one,
 //! synced, renamed over it, and the directory synced: the file is always one whole record, so anything else is
 //! damage. A leftover of an unfinished store is ignored.
-//! Invariant: after `store` returns, `load` gives those bytes until the next `store`, whatever loses power;
-//! any flipped byte is an error.
+//! Invariant: after `store` returns, `load` gives those bytes until the next `store`, whatever loses power; so it does
+//! after a `load`, whoever stored them and died before the name was durable; any flipped byte is an error.
+//! The bytes themselves need no second write: a file whose sync failed never gets the name.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,8 +74,19 @@ impl StateFile {
         name.into()
     }
 
-    /// The record, or `None` if none was ever stored. Errors: damage with file and position; a failed read.
+    /// The record, durable on return, or `None` if none was ever stored. Errors: damage with file and position; a failed
+    /// read or sync of the directory.
     pub fn load(&self) -> Result<Option<Vec<u8>>, LogError> {
+        let found = self.read()?;
+        if found.is_some() {
+            self.sync_parent()?;
+        }
+        Ok(found)
+    }
+
+    /// As [`StateFile::load`], but a power cut may bring an older record back: for who syncs the directory before acting
+    /// on it.
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, LogError> {
         let file = match self.storage.open(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(LogError::read(&self.path))?,
@@ -117,9 +129,9 @@ impl StateFile {
     /// Removes the record durably; a missing one is fine.
     pub fn delete(&self) -> Result<(), LogError> {
         match self.storage.remove(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(LogError::io("remove", &self.path)(e)),
-            Ok(()) => self.sync_parent(),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(LogError::io("remove", &self.path)(e)),
+            // A process that died may have removed it, and not durably.
+            _ => self.sync_parent(),
         }
     }
 

@@ -43,10 +43,8 @@ impl Log {
         if to == self.end {
             return Ok(self.end);
         }
-        // The lowered mark may only speak of durable bytes, and seals of earlier segments come before it.
-        if self.durable_end < self.end {
-            self.sync()?;
-        }
+        // The lowered mark may only speak of durable bytes, and seals of earlier segments and names come before it.
+        self.sync()?;
         let outline = self.outline_up_to(to)?;
         if outline.next < self.start {
             let start = self.start;

@@ -21,13 +21,14 @@ use parking_lot::Mutex;
 
 pub use config::{LogConfig, Verify};
 pub use cut::Dropped;
-pub(crate) use shared::{Cutting, DirState, Shared};
+pub(crate) use shared::{Cutting, DirState, Gate, Shared};
 
 use crate::epochs::EpochTable;
 use crate::error::LogError;
 use crate::limits::{FIRST_PREALLOCATION_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recovery::{self, Recovery};
 use crate::segment::{Identity, Mark, Outline, SegmentFile};
+use crate::settle::settle;
 use crate::storage::Storage;
 
 /// A segment as retention and describe see it.
@@ -145,12 +146,13 @@ impl Log {
             life: parts.state.life,
             dir_exists: parts.dir_exists,
             parent_unsynced: parts.dir_exists && parts.names_unsynced,
-            names: u64::from(parts.names_unsynced),
+            // Whoever died storing the state last may have left a name that is not durable: the first flush sees to it.
+            names: u64::from(parts.dir_exists && !recovery.clean),
             names_synced: 0,
             step: FIRST_PREALLOCATION_BYTES,
             loaded: Mutex::new(Vec::new()),
         };
-        recovery::settle(&mut log, &recovery, &parts.garbage)?;
+        settle(&mut log, &recovery, parts.names_unsynced, &parts.garbage)?;
         Ok((log, recovery))
     }
 
@@ -223,13 +225,13 @@ impl Log {
         self.shared.check().is_err()
     }
 
-    pub(crate) fn active_mut(&mut self) -> Option<&mut Active> {
-        self.active.as_mut()
+    /// Segments behind the active one whose end is not durably sealed, with what they hold.
+    pub(crate) fn pending(&self) -> Vec<(Arc<SegmentFile>, Arc<Outline>)> {
+        self.frozen.values().filter_map(|f| f.pending.clone()).collect()
     }
 
-    /// True if the directory may hold names that no directory sync covers.
-    pub(crate) fn has_unsynced_names(&self) -> bool {
-        self.names > self.names_synced
+    pub(crate) fn active_mut(&mut self) -> Option<&mut Active> {
+        self.active.as_mut()
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {

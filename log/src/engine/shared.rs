@@ -79,10 +79,10 @@ pub(crate) fn state_path(dir: &Path) -> PathBuf {
     dir.join("state")
 }
 
-/// Loads the directory state; `None` if none was ever stored.
+/// Loads the directory state, which may not be durable; `None` if none was ever stored.
 pub(crate) fn load_state(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Option<DirState>, LogError> {
     let path = state_path(dir);
-    let Some(bytes) = StateFile::new(storage.clone(), &path).load()? else {
+    let Some(bytes) = StateFile::new(storage.clone(), &path).read()? else {
         return Ok(None);
     };
     let state = postcard::from_bytes(&bytes);
@@ -149,13 +149,14 @@ impl Shared {
     /// generation is over.
     pub(crate) fn seal(&self, generation: u64, file: &SegmentFile, outline: &Outline) -> Result<bool, LogError> {
         let gate = self.gate();
+        self.check()?;
         if gate.generation != generation {
             return Ok(false);
         }
         let mut slots = file.slots();
         if !slots.mark.sealed {
-            file.write_mark(&mut slots, outline.mark(true))?;
-            file.sync()?;
+            let sealed = file.write_mark(&mut slots, outline.mark(true)).and_then(|()| file.sync());
+            self.guard(sealed)?;
             self.write_index(outline)?;
         }
         Ok(true)

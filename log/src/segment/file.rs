@@ -2,7 +2,8 @@
 //!
 //! Owns: encoding of identity and marks, and the sequence number of the next slot.
 //! Never: syncs on its own account except while sealing; the flush job decides when.
-//! Invariant: a mark with a lower end than the last one is written only by a truncation.
+//! Invariant: a mark with a lower end than the last one is written only by a truncation; after a sync that failed no
+//! sync of the file succeeds.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -158,6 +159,8 @@ pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn StorageFile>,
     slots: Mutex<Slots>,
+    /// The first failed sync. Held while syncing: of two syncs at once the kernel tells one only that bytes were lost.
+    failed: Mutex<Option<String>>,
 }
 
 /// Path of the segment that begins at `base`.
@@ -197,7 +200,8 @@ impl SegmentFile {
             other => other.map_err(LogError::io("preallocation", &path))?,
         }
         let mark = identity.initial_mark();
-        let segment = SegmentFile { identity, path, file, slots: Mutex::new(Slots { seq: 0, mark }) };
+        let segment =
+            SegmentFile { identity, path, file, slots: Mutex::new(Slots { seq: 0, mark }), failed: Mutex::new(None) };
         let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
         let bytes = identity.encode();
         page[..bytes.len()].copy_from_slice(&bytes);
@@ -235,7 +239,8 @@ impl SegmentFile {
         let Some((seq, mark)) = marks_of(&page, &identity).into_iter().next() else {
             return Ok(Err(Damage::new(path, SLOT_A_AT, "no end mark slot is valid")));
         };
-        Ok(Ok(SegmentFile { identity, path: path.to_owned(), file, slots: Mutex::new(Slots { seq, mark }) }))
+        let slots = Mutex::new(Slots { seq, mark });
+        Ok(Ok(SegmentFile { identity, path: path.to_owned(), file, slots, failed: Mutex::new(None) }))
     }
 
     fn encode_slot(&self, seq: u64, mark: &Mark) -> Vec<u8> {
@@ -275,9 +280,17 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// fdatasync.
+    /// fdatasync, one at a time. Errors: the disk's, and from then on that one for every caller.
     pub(crate) fn sync(&self) -> Result<(), LogError> {
-        self.file.sync().map_err(LogError::io("sync", &self.path))
+        let mut failed = self.failed.lock();
+        let result = match &*failed {
+            Some(cause) => Err(io::Error::other(format!("an earlier sync failed: {cause}"))),
+            None => self.file.sync(),
+        };
+        if let Err(error) = &result {
+            failed.get_or_insert_with(|| error.to_string());
+        }
+        result.map_err(LogError::io("sync", &self.path))
     }
 
     /// Length of the file in bytes.

@@ -15,7 +15,7 @@ mod file;
 pub(crate) mod outline;
 pub(crate) mod walk;
 
-pub(crate) use file::{Identity, Mark, SegmentFile, index_path, segment_base, segment_path};
+pub(crate) use file::{Identity, Mark, SegmentFile, identity_of, index_path, marks_of, segment_base, segment_path};
 pub(crate) use outline::Outline;
 
 use protocol::batch::Header;

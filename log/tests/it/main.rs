@@ -2,6 +2,7 @@
 
 mod common;
 mod data_dir;
+mod failed_sync;
 mod log_crash;
 mod log_damage;
 mod log_model;
