@@ -21,7 +21,7 @@ fn seeds(first: u64) -> Tally {
     assert!(sum.acked > 40 * SEEDS_A_TEST, "{sum:?}");
     assert!(sum.kills > 0 && sum.power_cuts > 0 && sum.blackouts > 0 && sum.failovers > SEEDS_A_TEST, "{sum:?}");
     assert!(sum.leaderships > 3 * SEEDS_A_TEST && sum.proofs > 0 && sum.dropped_batches > 0, "{sum:?}");
-    assert!(sum.truncations > 0 && sum.wiped > 0, "{sum:?}");
+    assert!(sum.truncations > 0 && sum.wiped > 0 && sum.failed_syncs > 0, "{sum:?}");
     println!("{sum:?}");
     sum
 }

@@ -1,8 +1,15 @@
-//! What goes wrong, and the end of it: kills, power cuts, wiped disks, cut streams, deposed controllers.
+//! What goes wrong, and the end of it: kills, power cuts, disks whose sync fails, wiped disks, cut streams, deposed
+//! controllers.
 
 use super::wire::{Event, ToController};
 use super::world::{World, uuid};
+use log::storage::memory::{Call, Fault, Op};
 use protocol::ids::BrokerId;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a disk says whose sync fails.
+pub(super) const SICK: &str = "a sync of this disk fails once";
 
 impl World {
     pub(super) fn nemesis(&mut self) -> Result<(), String> {
@@ -14,7 +21,7 @@ impl World {
         let ids: Vec<_> = self.nodes.keys().copied().collect();
         let id = *self.rng.one_of(&ids);
         self.laws.trace(&format!("{} nemesis near {id}", self.now));
-        match self.rng.below(100) {
+        match self.rng.below(115) {
             0..30 => self.strike(id, false),
             30..55 => self.strike(id, true),
             55..62 => {
@@ -35,9 +42,22 @@ impl World {
                 }
             }
             90..97 => drop(self.cut_off.insert(id, self.now + self.rng.below(4_000) + 1)),
-            _ => self.wipe(id),
+            97..100 => self.wipe(id),
+            100..108 => self.sicken(id),
+            _ => ids.iter().for_each(|id| self.sicken(*id)),
         }
         Ok(())
+    }
+
+    /// The next sync on the disk of a broker that runs fails, and what it should have written is only in the page cache
+    /// from then on. The process stops, and starts again on the same boot.
+    fn sicken(&mut self, id: BrokerId) {
+        let Some(node) = self.nodes.get(&id).filter(|n| n.process.is_some()) else { return };
+        let done = AtomicBool::new(false);
+        node.disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+            let fails = call.op == Op::Sync && !done.swap(true, Ordering::Relaxed);
+            fails.then(|| Fault::Fail(io::Error::other(SICK)))
+        })));
     }
 
     /// Kills a broker (or cuts its power) and starts it again later.
@@ -98,6 +118,9 @@ impl World {
         for follower in &ids {
             for leader in &ids {
                 self.links.get(*follower, *leader).cut_until = 0;
+            }
+            if let Some(node) = self.nodes.get(follower) {
+                node.disk.set_hook(None);
             }
             self.after(1, Event::Start(*follower));
         }

@@ -28,6 +28,8 @@ pub struct Tally {
     pub truncations: u64,
     /// Disks wiped and formatted again.
     pub wiped: u64,
+    /// Processes that stopped because a sync failed.
+    pub failed_syncs: u64,
     /// Hash over everything that happened, in order.
     pub trace: u64,
 }
@@ -45,6 +47,7 @@ impl Tally {
         self.proofs += other.proofs;
         self.truncations += other.truncations;
         self.wiped += other.wiped;
+        self.failed_syncs += other.failed_syncs;
     }
 }
 

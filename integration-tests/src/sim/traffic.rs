@@ -1,5 +1,6 @@
 //! What travels: replication streams, commands and their answers, heartbeats. Loses and delays as the faults say.
 
+use super::faults::SICK;
 use super::node::Node;
 use super::outbox::Out;
 use super::quorum::{Answered, CONTROLLERS};
@@ -141,6 +142,7 @@ impl World {
                     return Err(format!("broker {id} stopped: {reason}"));
                 }
                 self.laws.trace(&format!("{} broker {id} stops: {reason}", self.now));
+                self.laws.tally.failed_syncs += u64::from(reason.contains(SICK));
                 self.kill(id, false);
             }
         }
