@@ -123,6 +123,7 @@ pub struct Quorum {
     stopping: Arc<AtomicBool>,
     disk_full: AtomicBool,
     freshness: Freshness,
+    peers: Factory,
     tasks: Mutex<Vec<AbortOnDrop>>,
 }
 
@@ -151,6 +152,7 @@ impl Quorum {
         // Enabled after one maximum election timeout: a restarted voter may have forgotten a lease it gave.
         settings.enable_elect = false;
         let network = Factory { me: config.me, transport, addresses: config.addresses.clone() };
+        let peers = network.clone();
         let raft = Raft::new(config.me, Arc::new(settings), network, store.clone(), machine)
             .await
             .map_err(|e| QuorumStartError::Raft(e.to_string()))?;
@@ -170,6 +172,7 @@ impl Quorum {
             stopping: Arc::new(AtomicBool::new(false)),
             disk_full: AtomicBool::new(false),
             freshness: Freshness::new(),
+            peers,
             tasks: Mutex::new(Vec::new()),
         });
         quorum.spawn_tasks(lead_sender, config, storage, snapshots, halt);
@@ -255,11 +258,27 @@ impl Quorum {
         }
     }
 
-    /// Gives leadership to the voter that has most of the log. Best effort.
+    /// Of the other voters that would take leadership over, the one that holds most of the log. Asked first: in the term in
+    /// which a hand-over began this node neither leads on nor writes, so one that nobody takes costs an election timeout.
+    async fn successor(&self) -> Option<VoterId> {
+        let deadline = Duration::from_millis(self.timers.election_min_ms);
+        let others = self.status().voters.into_iter().filter(|v| v.voter != self.me && v.matched.is_some());
+        let asked = others.map(|v| {
+            let answer = self.peers.would_lead(v.voter, &v.node, deadline);
+            async move { answer.await.then_some((v.matched, v.voter)) }
+        });
+        let willing = futures_util::future::join_all(asked).await.into_iter().flatten();
+        willing.max().map(|(_, voter)| voter)
+    }
+
+    /// Gives leadership to a voter that would take it; without one this node leads on. Best effort.
     async fn hand_over(&self) {
         let mut lead = self.lead.clone();
         let Lead::Me { term } = *lead.borrow() else { return };
-        let Some(successor) = self.best_follower() else { return };
+        let Some(successor) = self.successor().await else { return };
+        if *lead.borrow() != (Lead::Me { term }) {
+            return;
+        }
         // From the first message of it on the voters may forget the lease that freshness counts on.
         self.freshness.leave(term);
         if self.raft.trigger().transfer_leader(successor).await.is_err() {

@@ -39,6 +39,7 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Bytes {
 }
 
 /// Makes clients for peers.
+#[derive(Clone)]
 pub(super) struct Factory {
     pub(super) me: VoterId,
     pub(super) transport: Arc<dyn Transport>,
@@ -51,6 +52,26 @@ impl Factory {
         let node = self.addresses.get(&voter).unwrap_or(node);
         let peer = Peer { voter, host: node.host.clone(), port: node.port, lane };
         Client { me: self.me, peer, transport: Arc::clone(&self.transport) }
+    }
+}
+
+impl Factory {
+    /// Whether a voter says that it would take leadership over.
+    pub(super) fn would_lead(
+        &self,
+        voter: VoterId,
+        node: &VoterNode,
+        deadline: Duration,
+    ) -> impl Future<Output = bool> + use<> {
+        let client = self.client(voter, node, Lane::Control);
+        let asked = client.transport.call(client.peer, Call::WouldLead, Bytes::new(), deadline);
+        async move {
+            let answer = asked.await;
+            if let Err(error) = &answer {
+                tracing::info!(%voter, %error, "a voter would not take leadership over");
+            }
+            answer.is_ok()
+        }
     }
 }
 

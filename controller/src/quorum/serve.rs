@@ -1,5 +1,5 @@
 //! The receiving side of Raft's messages: bytes in, bytes out. A voter that has just started neither grants
-//! votes nor takes over: it may have forgotten a lease it gave before. Who may ask was checked before.
+//! votes nor takes over: it may have forgotten a lease it gave before. One without room on its disk does not take over. Who may ask was checked before.
 
 use super::network::{SnapshotHead, encode};
 use super::snapshot::ImageBytes;
@@ -7,6 +7,7 @@ use super::transport::Call;
 use super::types::TypeConfig;
 use super::types::alias::Snapshot;
 use super::{Quorum, VoterId};
+use crate::limits::DISK_FLOOR_BYTES;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -22,6 +23,9 @@ pub enum ServeError {
     /// Votes are withheld for one maximum election timeout after a start.
     #[error("this voter has just started and grants no votes yet")]
     JustStarted,
+    /// It has no room to lead with.
+    #[error("this controller's disk has less than {DISK_FLOOR_BYTES} bytes of room: it does not take over")]
+    DiskFull,
     /// Raft does not run any more.
     #[error("raft has stopped: {0}")]
     Stopped(String),
@@ -69,6 +73,9 @@ impl Quorum {
         if call != Call::Append && self.just_started() {
             return Err(ServeError::JustStarted);
         }
+        if matches!(call, Call::WouldLead | Call::TransferLeader) && self.is_disk_full() {
+            return Err(ServeError::DiskFull);
+        }
         match call {
             Call::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode(&payload)?;
@@ -82,6 +89,7 @@ impl Quorum {
                 let request: VoteRequest<TypeConfig> = decode(&payload)?;
                 Ok(encode(&self.raft.pre_vote(request).await.map_err(stopped)?))
             }
+            Call::WouldLead => Ok(Bytes::new()),
             Call::TransferLeader => {
                 let request: TransferLeaderRequest<TypeConfig> = decode(&payload)?;
                 Ok(encode(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?))

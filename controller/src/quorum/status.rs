@@ -81,11 +81,4 @@ impl Quorum {
             verdicts,
         }
     }
-
-    /// The voter, other than this one, that holds most of the log.
-    pub(super) fn best_follower(&self) -> Option<VoterId> {
-        let status = self.status();
-        let others = status.voters.iter().filter(|v| v.voter != self.me);
-        others.filter(|v| v.matched.is_some()).max_by_key(|v| v.matched).map(|v| v.voter)
-    }
 }

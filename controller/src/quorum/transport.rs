@@ -43,6 +43,8 @@ pub enum Call {
     PreVote,
     /// Take over leadership.
     TransferLeader,
+    /// Whether it would take leadership over: an empty question and an empty answer, or a refusal.
+    WouldLead,
 }
 
 /// Why no answer came.

@@ -81,7 +81,7 @@ pub(super) async fn snapshot_by_bytes(raft: Raft<TypeConfig, StateMachine>, appl
 }
 
 /// Lets the member stand for election only after its first maximum election timeout, and only with room on its disk. A
-/// leader without room hands over; a write without room is refused before it is appended (DESIGN.md section 6).
+/// leader without room hands over to a voter that has some, if there is one; a write without room is refused before it is appended (DESIGN.md section 6).
 pub(super) async fn stand_aside(quorum: Weak<Quorum>, storage: Arc<dyn Storage>, dir: PathBuf) {
     let mut looks = tokio::time::interval(DISK_CHECK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

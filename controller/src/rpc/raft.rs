@@ -64,6 +64,7 @@ fn refusal(error: ServeError) -> ApiError {
     let code = match error {
         ServeError::Malformed(_) => ErrorCode::InvalidRequest,
         ServeError::JustStarted | ServeError::AnotherDirectory { .. } => ErrorCode::RefusedBySafetyRule,
+        ServeError::DiskFull => ErrorCode::DiskFull,
         ServeError::Stopped(_) => ErrorCode::ShuttingDown,
     };
     ApiError::new(code, error.to_string())
@@ -180,6 +181,10 @@ impl Raft for RaftService {
 
     async fn transfer_leader(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         self.0.unary(Call::TransferLeader, request).await
+    }
+
+    async fn would_lead(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        self.0.unary(Call::WouldLead, request).await
     }
 
     async fn install_snapshot(

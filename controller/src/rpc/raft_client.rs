@@ -107,6 +107,7 @@ impl Transport for GrpcTransport {
                 Call::Append => within(deadline, client.append_once(request)).await,
                 Call::Vote => within(deadline, client.vote(request)).await,
                 Call::PreVote => within(deadline, client.pre_vote(request)).await,
+                Call::WouldLead => within(deadline, client.would_lead(request)).await,
                 Call::TransferLeader => within(deadline, client.transfer_leader(request)).await,
             };
             peers.tried(to.voter, &answer);

@@ -35,6 +35,8 @@ pub(super) struct Net {
     /// Hand-overs that were sent; with `lose_hand_overs` they get lost.
     hand_overs: AtomicU32,
     lose_hand_overs: AtomicBool,
+    /// Questions whether a member would lead.
+    asked_to_lead: AtomicU32,
 }
 
 impl Net {
@@ -83,6 +85,9 @@ impl Transport for Links {
     ) -> BoxFuture<'static, Result<Bytes, LinkError>> {
         let (net, me) = (Arc::clone(&self.net), self.me);
         Box::pin(async move {
+            if call == Call::WouldLead {
+                net.asked_to_lead.fetch_add(1, Ordering::SeqCst);
+            }
             if call == Call::TransferLeader {
                 net.hand_overs.fetch_add(1, Ordering::SeqCst);
                 if net.lose_hand_overs.load(Ordering::SeqCst) {
@@ -268,6 +273,11 @@ impl World {
     /// Hand-overs that were sent.
     pub(super) fn hand_overs(&self) -> u32 {
         self.net.hand_overs.load(Ordering::SeqCst)
+    }
+
+    /// Questions whether a member would lead.
+    pub(super) fn asked_to_lead(&self) -> u32 {
+        self.net.asked_to_lead.load(Ordering::SeqCst)
     }
 
     pub(super) fn heal(&self) {

@@ -374,6 +374,34 @@ async fn a_leader_whose_disk_is_nearly_full_hands_over_and_refuses_writes() {
 }
 
 #[tokio::test]
+async fn of_two_full_disks_neither_gets_leadership_while_a_third_has_room() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    world.converged(&ALL).await;
+    let (leader, _) = world.leader().await;
+    if leader == 1 {
+        world.node(1).hand_over().await;
+    }
+    let (leader, _) = world.leader_among(&[2, 3]).await;
+    // The one that does not lead first: it must not become leader by what it has not noticed yet.
+    for id in [5 - leader, leader] {
+        world.disks[&id].set_free_space(1 << 20);
+        world.until("notices that its disk is full", id, |quorum| quorum.is_disk_full()).await;
+    }
+    world.leader_among(&[1]).await;
+    world.set(&[1], 2000).await;
+    assert_eq!(retention(&*world.converged(&ALL).await), Some(2000));
+    // Nobody has room: whoever leads goes on, so that heartbeats are answered, and refuses to write.
+    let (_, term) = world.leader_among(&[1]).await;
+    let sent = world.hand_overs();
+    world.disks[&1].set_free_space(1 << 20);
+    world.until("notices too", 1, |quorum| quorum.is_disk_full()).await;
+    let refusals = world.asked_to_lead();
+    eventually("asks again", async || (world.asked_to_lead() > refusals + 4).then_some(())).await;
+    assert_eq!((world.hand_overs(), world.leader().await), (sent, (1, term)));
+}
+
+#[tokio::test]
 async fn a_change_of_voters_goes_on_when_its_caller_is_gone() {
     let mut world = World::start(3).await;
     world.set(&ALL, 1000).await;
