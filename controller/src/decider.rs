@@ -38,7 +38,7 @@ pub struct Decider {
 }
 
 /// Why deciding in a term ended.
-enum Ended {
+pub(crate) enum Ended {
     /// Leadership is elsewhere.
     LostLead,
     /// A batch was dropped or certainly not written: pass the barrier again.
@@ -208,7 +208,8 @@ impl Decider {
         Err((ApiError::new(ErrorCode::NotController, "the quorum does not answer"), Ended::LostLead))
     }
 
-    async fn write(&self, term: u64, batch: &MetadataBatch) -> Result<(), (ApiError, Ended)> {
+    /// Writes what was decided. What its callers are told, and how deciding goes on, follows from the verdict.
+    pub(crate) async fn write(&self, term: u64, batch: &MetadataBatch) -> Result<(), (ApiError, Ended)> {
         let unknown = |text: String, ended| (ApiError::new(ErrorCode::OutcomeUnknown, text), ended);
         match self.quorum.write(term, Bytes::from(batch.encode())).await {
             Ok(Verdict::Applied { .. }) => {

@@ -4,11 +4,12 @@ use super::super::Lead;
 use super::links::{World, eventually, timers};
 use crate::decide::command::{Command, Register, Reply};
 use crate::decide::sessions::Sessions;
-use crate::decider::{Decider, DeciderHandle};
+use crate::decider::{Decider, DeciderHandle, Ended};
 use crate::limits::DOUBT_PAUSE;
 use protocol::error::{Effect, ErrorCode};
 use protocol::ids::BrokerId;
-use protocol::metadata::record::Endpoint;
+use protocol::metadata::batch::MetadataBatch;
+use protocol::metadata::record::{ClusterFormed, Endpoint, Fact};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -121,6 +122,29 @@ async fn after_a_write_of_unknown_fate_nobody_decides_until_it_is_settled() {
     let active = active_among(&deciders, &ALL).await;
     let image = world.node(active).committed();
     assert_eq!(image, world.converged(&ALL).await, "whoever is active has applied all there is");
+}
+
+#[tokio::test]
+async fn a_batch_that_was_dropped_is_answered_as_unknown_and_decided_anew() {
+    let world = World::start(1).await;
+    let (_, term) = world.leader().await;
+    let (decider, handle) = Decider::new(world.node(1), Sessions::new(timers()), Uuid::from_u128(7));
+    let mut decided = MetadataBatch { base: world.node(1).committed().batch_no, facts: Vec::new() };
+    decided.facts.push(Fact::ClusterFormed(ClusterFormed {
+        cluster_id: Uuid::from_u128(7),
+        incarnation: 1,
+        metadata_version: 1,
+    }));
+    // Another batch comes between the decision and the write.
+    world.set(&[1], 1000).await;
+    let image = world.node(1).committed();
+    let (told, ended) = decider.write(term, &decided).await.expect_err("dropped");
+    assert_eq!(told.code, ErrorCode::OutcomeUnknown, "{told}");
+    assert!(matches!(ended, Ended::Refused), "the image is known: the barrier is enough");
+    assert_eq!(world.node(1).committed(), image, "nothing came of it");
+    drop(tokio::spawn(decider.run()));
+    eventually("active", async || handle.is_active().then_some(())).await;
+    handle.ask(register(1)).await.expect("decided on the new image");
 }
 
 #[tokio::test]
