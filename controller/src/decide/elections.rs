@@ -2,10 +2,10 @@
 //!
 //! An unclean election may lose records, so it is never a side effect: it needs an operator or the topic's policy,
 //! takes the longest undamaged log by (last epoch, log end) of the survivors that reported at this leader epoch (or
-//! the broker the operator names), waits one lease
-//! plus `lease.grace.ms` since the last contact with every replica that did not report (any of them may be a former
-//! leader that still answers acks=all), and is recorded as a fact with what it kept. A report at the current leader
-//! epoch proves that its process knows the leadership ended, and that earlier processes of that broker are dead.
+//! the broker the operator names), waits one lease plus `lease.grace.ms`, and a tenth more for slower clocks, since the
+//! last contact with every replica that did not report (any of them may be a former leader that still answers acks=all),
+//! and is recorded as a fact with what it kept. A report at the current leader epoch proves that its process knows the
+//! leadership ended, and that earlier processes of that broker are dead.
 
 use super::command::{ElectLeaders, ElectionKind, ElectionResult, ElectionScope, Now, ReportLogEnds, ReportedEnd};
 use super::command::{Reply, Survivor};
@@ -232,7 +232,7 @@ fn waits(
     old: &Partition,
     at: TopicPartition,
 ) -> Vec<(BrokerId, Millis)> {
-    let wait = sessions.timers().lease_ms.saturating_add(grace::longest(image));
+    let wait = grace::lasts(sessions.timers().lease_ms, grace::longest(image));
     let left = |b: &BrokerId| {
         let until = sessions.last_heard(*b).unwrap_or(now.mono).saturating_add(wait);
         let silent = sessions.ends.of(at, *b, old.leader_epoch).is_none();

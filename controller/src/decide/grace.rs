@@ -2,8 +2,9 @@
 //!
 //! A broker that renewed its lease on the old value acts on it until the old grace has run out, whatever the image says
 //! since. So the image keeps the larger value beside the new one, and waits count with the larger. Every renewal on the
-//! old value was answered before the change committed; one lease and one old grace after an active controller saw the
-//! change committed nobody acts on it any more, and the key goes. A new active controller counts from its takeover.
+//! old value was answered before the change committed; one lease and one old grace, and a tenth for slower clocks, after an
+//! active controller saw the change committed nobody acts on it any more, and the key goes. A new active controller
+//! counts from its takeover.
 
 use super::sessions::Sessions;
 use super::work::Budget;
@@ -30,6 +31,13 @@ fn number(image: &MetadataImage, key: &str) -> Millis {
 /// The grace that some broker may act on.
 pub(super) fn longest(image: &MetadataImage) -> Millis {
     number(image, LEASE_GRACE).max(number(image, LEASE_GRACE_LOWERED_FROM))
+}
+
+/// How long a broker may act on a lease and this grace: its clock may run slower than ours by a tenth (docs/protocol.md,
+/// the model), which fencing allows for too.
+pub(super) fn lasts(lease: Millis, grace: Millis) -> Millis {
+    let own = lease.saturating_add(grace);
+    own.saturating_add(own.div_ceil(10))
 }
 
 /// The grace in force, to be handed to [`keep_larger`] once configs were changed.
@@ -75,7 +83,7 @@ pub(super) fn end(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now
     }
     let since = memo.since.unwrap_or(now);
     sessions.memo.grace.since = Some(since);
-    let wait = sessions.timers().lease_ms.saturating_add(number(image, LEASE_GRACE_LOWERED_FROM));
+    let wait = lasts(sessions.timers().lease_ms, number(image, LEASE_GRACE_LOWERED_FROM));
     if now.saturating_sub(since) < wait {
         return true;
     }
