@@ -6,7 +6,7 @@
 //! 2. then over racks within a data centre, likewise;
 //! 3. then the topic's replicas are even over brokers, then all replicas of the cluster;
 //! 4. the first replica (preferred leader) of a new partition is a member that is first at most once more in this topic
-//!    than any other member, and among those the one that leads least in the cluster, so that many small topics spread
+//!    than any other member, and among those the one that is first least often in the cluster, so that many small topics spread
 //!    evenly too.
 //!
 //! Ties fall by the seed. A small data centre is used as much as a large
@@ -29,8 +29,9 @@ pub(super) struct Candidate {
     pub(super) first_in_topic: usize,
     /// Replicas of all topics it has.
     pub(super) in_cluster: usize,
-    /// Partitions of all topics that it leads.
-    pub(super) leads: usize,
+    /// Partitions of all topics of which it is the first replica, whoever leads them now: a broker that was away leads
+    /// nothing and gets its own back.
+    pub(super) first_in_cluster: usize,
 }
 
 /// Replicas for `partitions` (by number), `replicas` each, in preference order. `replicas` must not exceed the
@@ -133,11 +134,11 @@ impl Map {
     fn lead(&mut self, chosen: &mut [usize], number: u32, seed: u64) {
         let candidates = &mut self.candidates;
         chosen.sort_by_key(|i| lot(seed ^ u64::MAX, number, 0, candidates[*i].id));
-        let load = |at: &usize| (candidates[chosen[*at]].first_in_topic, candidates[chosen[*at]].leads, *at);
+        let load = |at: &usize| (candidates[chosen[*at]].first_in_topic, candidates[chosen[*at]].first_in_cluster, *at);
         if let Some(first) = (0..chosen.len()).min_by_key(load) {
             chosen[..=first].rotate_right(1);
             candidates[chosen[0]].first_in_topic += 1;
-            candidates[chosen[0]].leads += 1;
+            candidates[chosen[0]].first_in_cluster += 1;
         }
     }
 

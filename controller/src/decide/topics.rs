@@ -158,7 +158,7 @@ fn candidates(image: &MetadataImage, topic: &Topic) -> Vec<Candidate> {
             in_topic: replicas,
             first_in_topic: firsts,
             in_cluster: image.topics.place_count(b.id),
-            leads: image.topics.led_count(b.id),
+            first_in_cluster: image.topics.first_count(b.id),
         }
     };
     image.brokers.iter().filter(|b| b.is_active()).map(candidate).collect()

@@ -90,6 +90,8 @@ pub struct TopicsImage {
     pub(super) by_isr: Index,
     /// Partitions of live topics that a broker leads; no entry for none.
     pub(super) led: RedBlackTreeMapSync<BrokerId, usize>,
+    /// Partitions of live topics of which a broker is the first replica; no entry for none.
+    pub(super) first: RedBlackTreeMapSync<BrokerId, usize>,
     pub(super) leaderless: RedBlackTreeSetSync<TopicPartition>,
     pub(super) deleted: RedBlackTreeSetSync<TopicId>,
     pub(super) unclean: RedBlackTreeMapSync<TopicPartition, UncleanElection>,
@@ -149,6 +151,12 @@ impl TopicsImage {
     #[must_use]
     pub fn led_count(&self, broker: BrokerId) -> usize {
         self.led.get(&broker).copied().unwrap_or(0)
+    }
+
+    /// How many partitions of live topics have the broker as their first replica, whoever leads them now.
+    #[must_use]
+    pub fn first_count(&self, broker: BrokerId) -> usize {
+        self.first.get(&broker).copied().unwrap_or(0)
     }
 
     /// Topics deleted and not yet purged, by id.
@@ -253,7 +261,8 @@ impl TopicsImage {
             reindex(&mut self.by_replica, at, &[], &partition.replicas);
             reindex(&mut self.by_isr, at, &[], &partition.isr);
             set_member(&mut self.leaderless, at, partition.leader.is_none());
-            move_lead(&mut self.led, None, partition.leader);
+            move_count(&mut self.led, None, partition.leader);
+            move_count(&mut self.first, None, partition.replicas.first().copied());
         }
         entry.partitions.push_back_mut(partition);
     }
@@ -270,7 +279,8 @@ impl TopicsImage {
         if entry.is_live() {
             reindex(&mut self.by_replica, at, &old.replicas, &new.replicas);
             reindex(&mut self.by_isr, at, &old.isr, &new.isr);
-            move_lead(&mut self.led, old.leader, new.leader);
+            move_count(&mut self.led, old.leader, new.leader);
+            move_count(&mut self.first, old.replicas.first().copied(), new.replicas.first().copied());
             if old.leader.is_none() != new.leader.is_none() {
                 set_member(&mut self.leaderless, at, new.leader.is_none());
             }
@@ -289,7 +299,8 @@ impl TopicsImage {
             reindex(&mut self.by_replica, at, &partition.replicas, &[]);
             reindex(&mut self.by_isr, at, &partition.isr, &[]);
             self.leaderless.remove_mut(&at);
-            move_lead(&mut self.led, partition.leader, None);
+            move_count(&mut self.led, partition.leader, None);
+            move_count(&mut self.first, partition.replicas.first().copied(), None);
         }
     }
 
@@ -326,21 +337,21 @@ fn reindex(index: &mut Index, at: TopicPartition, old: &[BrokerId], new: &[Broke
     }
 }
 
-fn move_lead(led: &mut RedBlackTreeMapSync<BrokerId, usize>, old: Option<BrokerId>, new: Option<BrokerId>) {
+fn move_count(counts: &mut RedBlackTreeMapSync<BrokerId, usize>, old: Option<BrokerId>, new: Option<BrokerId>) {
     if old == new {
         return;
     }
     if let Some(old) = old {
-        match led.get(&old).copied() {
-            Some(count) if count > 1 => led.insert_mut(old, count - 1),
+        match counts.get(&old).copied() {
+            Some(count) if count > 1 => counts.insert_mut(old, count - 1),
             _ => {
-                led.remove_mut(&old);
+                counts.remove_mut(&old);
             }
         }
     }
     if let Some(new) = new {
-        let count = led.get(&new).copied().unwrap_or(0);
-        led.insert_mut(new, count + 1);
+        let count = counts.get(&new).copied().unwrap_or(0);
+        counts.insert_mut(new, count + 1);
     }
 }
 

@@ -10,7 +10,14 @@ fn candidates(dcs: &[(usize, usize)]) -> Vec<Candidate> {
             for _ in 0..*each {
                 let id = BrokerId(u32::try_from(all.len()).expect("small") + 1);
                 let locality = format!("eu/dc{dc}/r{rack}").parse().expect("legal");
-                all.push(Candidate { id, locality, in_topic: 0, first_in_topic: 0, in_cluster: 0, leads: 0 });
+                all.push(Candidate {
+                    id,
+                    locality,
+                    in_topic: 0,
+                    first_in_topic: 0,
+                    in_cluster: 0,
+                    first_in_cluster: 0,
+                });
             }
         }
     }

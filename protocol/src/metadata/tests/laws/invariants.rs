@@ -39,6 +39,8 @@ fn indexes_hold(image: &MetadataImage) {
         assert!(image.topics.in_sync_places_of(broker).eq(expected(&isr)));
         let led: Vec<_> = live(image).into_iter().filter(|(_, p)| p.leader == Some(broker)).map(|(at, _)| at).collect();
         assert!(image.topics.led_by(broker).eq(led));
+        let first = live(image).into_iter().filter(|(_, p)| p.replicas.first() == Some(&broker));
+        assert_eq!(image.topics.first_count(broker), first.count());
         assert_eq!(image.topics.led_count(broker), image.topics.led_by(broker).count());
         if let Some(first) = expected(&isr).first() {
             assert!(image.topics.in_sync_places_after(broker, Some(*first)).eq(expected(&isr).into_iter().skip(1)));
