@@ -300,6 +300,15 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_for_good_is_passed_on_and_says_nothing_against_the_controller() {
+        let controllers = controllers();
+        controllers.set_active(&endpoint(2));
+        let error = ApiError::new(ErrorCode::VoterNotCaughtUp, "controller 4 did not catch up");
+        assert_eq!(controllers.judge(&endpoint(2), &error, Repeat::OnlyIfRefused), Err(error));
+        assert_eq!(controllers.active(), Some(endpoint(2)));
+    }
+
+    #[test]
     fn without_an_active_one_everybody_gets_a_turn() {
         let controllers = controllers();
         let mut asked: Vec<_> = (0..3).filter_map(|_| controllers.candidate()).map(|e| e.port).collect();

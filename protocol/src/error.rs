@@ -167,6 +167,8 @@ codes! {
     UnknownFollower = 55, None, Retry;
     /// The feed position does not match this controller's history.
     FeedDiverged = 56, None, GiveUp;
+    /// A voter to be added did not catch up with the log in time: the voters stay as they are.
+    VoterNotCaughtUp = 57, None, GiveUp;
 }
 
 impl fmt::Display for ErrorCode {

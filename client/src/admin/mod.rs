@@ -228,7 +228,7 @@ impl Admin {
     /// Changes the voter set in one joint step. Waits for added ones to catch up, so give it time.
     ///
     /// # Errors
-    /// `VoterLayoutRefused` unless forced, `MembershipInProgress`.
+    /// `VoterLayoutRefused` unless forced, `VoterNotCaughtUp`, `MembershipInProgress`.
     pub async fn change_voters(&self, request: pb::ChangeVotersRequest) -> Result<pb::ChangeVotersResponse, Error> {
         self.command("change voters", request, |node, request, within| async move {
             node.change_voters(request, within).await

@@ -131,7 +131,9 @@ pub(super) fn exit_of(code: ErrorCode) -> Exit {
         | E::InvalidConfig
         | E::InvalidPartitions
         | E::MessageTooLarge => Exit::Usage,
-        E::VoterLayoutRefused | E::RefusedBySafetyRule | E::EligibleLeadersNotAvailable => Exit::Refused,
+        E::VoterLayoutRefused | E::VoterNotCaughtUp | E::RefusedBySafetyRule | E::EligibleLeadersNotAvailable => {
+            Exit::Refused
+        }
         E::Timeout | E::OutcomeUnknown | E::NotReachable | E::NotController => Exit::Unreachable,
         _ => Exit::Other,
     }
@@ -148,6 +150,7 @@ fn advice_for(code: ErrorCode) -> Option<&'static str> {
         E::InvalidConfig => "`seawall topic describe NAME --configs` lists keys, ranges and defaults",
         E::VoterLayoutRefused => "change several voters in one step, or --force if you accept the risk",
         E::EligibleLeadersNotAvailable => "`seawall explain partition TOPIC/P`",
+        E::VoterNotCaughtUp => "start that controller, look into its log and at its address, then ask again",
         E::MembershipInProgress => "wait for the other change: `seawall quorum status`",
         _ => return None,
     })

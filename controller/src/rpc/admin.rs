@@ -45,7 +45,7 @@ fn change_error(error: &ChangeError) -> ApiError {
             return ApiError::bad(ErrorCode::InvalidRequest, field, value, limit);
         }
         ChangeError::Layout(_) | ChangeError::Tolerance(_) => ErrorCode::VoterLayoutRefused,
-        ChangeError::NotCaughtUp { .. } => ErrorCode::NotReachable,
+        ChangeError::NotCaughtUp { .. } => ErrorCode::VoterNotCaughtUp,
         ChangeError::Unknown(_) => ErrorCode::OutcomeUnknown,
     };
     ApiError::new(code, error.to_string())
@@ -246,5 +246,20 @@ impl Admin for AdminService {
             chain_hash: image.chain_hash,
             image_hash: snapshot::image_hash(&image),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::error::{Effect, Next};
+    use std::time::Duration;
+
+    #[test]
+    fn a_voter_that_never_caught_up_is_named_and_asking_again_is_no_help() {
+        let voter = crate::quorum::VoterId::from(4);
+        let told = change_error(&ChangeError::NotCaughtUp { voter, waited: Duration::from_secs(60) });
+        assert_eq!((told.code.effect(), told.code.next()), (Effect::None, Next::GiveUp), "{told}");
+        assert!(told.message.contains(&voter.to_string()) && told.message.contains("reachable"), "{told}");
     }
 }

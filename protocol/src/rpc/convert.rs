@@ -202,6 +202,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         | E::EligibleLeadersNotAvailable
         | E::ElectionNotNeeded
         | E::VoterLayoutRefused
+        | E::VoterNotCaughtUp
         | E::RefusedBySafetyRule
         | E::FeedDiverged => Code::FailedPrecondition,
     }
