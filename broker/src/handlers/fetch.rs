@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::{Context, check_leaving, gone};
+use super::{Context, Patience, check_leaving, gone};
 use crate::limits;
 use crate::shard::message::{Read, Request};
 
@@ -25,9 +25,9 @@ pub async fn fetch(context: &Context, request: data::FetchRequest) -> Result<dat
     }
     let wait = Duration::from_millis(u64::from(request.max_wait_ms).min(limits::FETCH_WAIT_MS_MAX));
     let deadline = Instant::now() + wait;
-    let news = Arc::new(Notify::new());
+    let (patience, news) = (Patience::of_a_request(), Arc::new(Notify::new()));
     loop {
-        let mut partitions = once(context, &request, &news).await?;
+        let mut partitions = once(context, &request, patience, &news).await?;
         let bytes: usize = partitions.iter().map(|p| p.batches.len()).sum();
         let failed = partitions.iter().any(|p| p.error.is_some());
         // An answer that is as long as it may get has nothing to wait for.
@@ -49,12 +49,13 @@ pub async fn fetch(context: &Context, request: data::FetchRequest) -> Result<dat
 async fn once(
     context: &Context,
     request: &data::FetchRequest,
+    patience: Patience,
     news: &Arc<Notify>,
 ) -> Result<Vec<data::FetchedPartition>, ApiError> {
     let (mut room, enough) = (room(request), enough_bytes(request));
     let mut answers = Vec::with_capacity(request.partitions.len());
     for wanted in &request.partitions {
-        let answer = if room == 0 { empty(wanted) } else { one(context, wanted, (room, enough), news).await };
+        let answer = if room == 0 { empty(wanted) } else { one(context, wanted, (room, enough), patience, news).await };
         room = room.saturating_sub(answer.batches.len());
         answers.push(answer);
     }
@@ -79,9 +80,10 @@ async fn one(
     context: &Context,
     wanted: &data::FetchPartition,
     (room, enough_bytes): (usize, usize),
+    patience: Patience,
     news: &Arc<Notify>,
 ) -> data::FetchedPartition {
-    match read(context, wanted, (room, enough_bytes), news).await {
+    match read(context, wanted, (room, enough_bytes), patience, news).await {
         Ok(answer) => answer,
         Err(error) => data::FetchedPartition { error: Some(error.into()), ..empty(wanted) },
     }
@@ -91,11 +93,12 @@ async fn read(
     context: &Context,
     wanted: &data::FetchPartition,
     (room, enough_bytes): (usize, usize),
+    patience: Patience,
     news: &Arc<Notify>,
 ) -> Result<data::FetchedPartition, ApiError> {
     let leader_epoch = maybe_epoch("leader_epoch", wanted.leader_epoch)?;
     let last_fetched_epoch = maybe_epoch("last_fetched_epoch", wanted.last_fetched_epoch)?;
-    let (at, _) = context.partition(&wanted.topic_id, wanted.partition).await?;
+    let (at, _) = context.partition(&wanted.topic_id, wanted.partition, patience).await?;
     let (reply, answer) = oneshot::channel();
     let read = Read {
         at,

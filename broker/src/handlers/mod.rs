@@ -15,6 +15,7 @@ use protocol::rpc::pb::data::v1::DataState;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lease_cell::LeaseCell;
@@ -22,6 +23,17 @@ use crate::limits;
 use crate::metadata::follower::Images;
 use crate::replica::lease::{Guard, Now};
 use crate::shard::Shards;
+
+/// Until when a request waits for topics that this broker has not heard of: one moment for all that it names, however
+/// many are unknown.
+#[derive(Debug, Clone, Copy)]
+struct Patience(Instant);
+
+impl Patience {
+    fn of_a_request() -> Self {
+        Self(Instant::now() + Duration::from_millis(limits::UNKNOWN_TOPIC_PATIENCE_MS))
+    }
+}
 
 /// What handlers need. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,22 +54,25 @@ pub struct Context {
 
 impl Context {
     /// The partition that a request names, in an image that knows it. A topic that this broker has not heard of yet may
-    /// be news that is on its way: it is waited for a little.
-    async fn partition(&self, topic: &[u8], partition: u32) -> Result<(TopicPartition, Arc<MetadataImage>), ApiError> {
+    /// be news that is on its way: it is waited for a little, as long as the request's patience lasts.
+    async fn partition(
+        &self,
+        topic: &[u8],
+        partition: u32,
+        patience: Patience,
+    ) -> Result<(TopicPartition, Arc<MetadataImage>), ApiError> {
         let at = TopicPartition { topic: topic_id(topic)?, partition };
         let image = self.images.load();
         if let Ok(()) = exists(&image, at) {
             return Ok((at, image));
         }
         let mut applied = self.images.subscribe();
-        let patience = Duration::from_millis(limits::UNKNOWN_TOPIC_PATIENCE_MS);
-        let deadline = tokio::time::Instant::now() + patience;
         loop {
             let image = self.images.load();
             match exists(&image, at) {
                 Ok(()) => return Ok((at, image)),
                 Err(error) => {
-                    let waited = tokio::time::timeout_at(deadline, applied.changed()).await;
+                    let waited = tokio::time::timeout_at(patience.0, applied.changed()).await;
                     if !matches!(waited, Ok(Ok(()))) {
                         return Err(error);
                     }
@@ -124,6 +139,8 @@ fn check_leaving(now: &Now, state: &mut Option<DataState>, error: &mut Option<co
 mod tests {
     use super::*;
     use crate::replica::lease::Lease;
+    use crate::shard::ShardSender;
+    use protocol::rpc::pb::data::v1::{FetchPartition, FetchRequest, ListOffsetsPartition, ListOffsetsRequest};
 
     #[test]
     fn an_answer_that_was_read_under_the_lease_is_judged_again_when_it_leaves() {
@@ -140,6 +157,40 @@ mod tests {
                 "at {at}"
             );
         }
+    }
+
+    /// Two patiences pass before the twenty of one request would have.
+    #[tokio::test]
+    async fn many_unknown_partitions_of_a_request_are_waited_for_once() {
+        let context = Context {
+            me: BrokerId(1),
+            cluster_id: Uuid::nil(),
+            images: Arc::default(),
+            shards: Shards::new(vec![ShardSender::new().0]),
+            lease: LeaseCell::default(),
+            produce_budget: Arc::new(Semaphore::new(1)),
+        };
+        let topic_id = protocol::rpc::convert::uuid_bytes(Uuid::from_u128(1));
+        let listed = |partition| ListOffsetsPartition {
+            topic_id: topic_id.clone(),
+            partition,
+            timestamp_ms: -1,
+            leader_epoch: -1,
+        };
+        let fetched = |partition| FetchPartition {
+            topic_id: topic_id.clone(),
+            partition,
+            leader_epoch: -1,
+            last_fetched_epoch: -1,
+            ..Default::default()
+        };
+        let list = ListOffsetsRequest { partitions: (0..20).map(listed).collect() };
+        let fetch = FetchRequest { partitions: (0..20).map(fetched).collect(), max_bytes: 1, ..Default::default() };
+        let both = async { tokio::join!(offsets::list(&context, list), super::fetch::fetch(&context, fetch)) };
+        let all = Duration::from_millis(20 * limits::UNKNOWN_TOPIC_PATIENCE_MS);
+        let (listed, fetched) = tokio::time::timeout(all / 2, both).await.expect("one patience for all");
+        assert!(listed.expect("an answer").partitions.iter().all(|p| p.error.is_some()));
+        assert!(fetched.expect("an answer").partitions.iter().all(|p| p.error.is_some()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use protocol::rpc::pb::data::v1 as data;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use super::{Context, check_leaving, gone};
+use super::{Context, Patience, check_leaving, gone};
 use crate::clock;
 use crate::limits;
 use crate::replica::lease::Now;
@@ -21,10 +21,11 @@ pub async fn list(context: &Context, request: data::ListOffsetsRequest) -> Resul
     if count > limits::FETCH_PARTITIONS_MAX {
         return Err(ApiError::bad(ErrorCode::InvalidRequest, "partitions", count, limits::FETCH_PARTITIONS_MAX));
     }
+    let patience = Patience::of_a_request();
     let mut partitions = Vec::with_capacity(count);
     for wanted in request.partitions {
         let (topic_id, partition) = (wanted.topic_id.clone(), wanted.partition);
-        let answer = list_one(context, wanted).await.unwrap_or_else(|error| data::ListedOffset {
+        let answer = list_one(context, wanted, patience).await.unwrap_or_else(|error| data::ListedOffset {
             topic_id,
             partition,
             error: Some(error.into()),
@@ -46,13 +47,17 @@ fn leave(now: &Now, answer: &mut data::ListedOffset) {
     }
 }
 
-async fn list_one(context: &Context, wanted: data::ListOffsetsPartition) -> Result<data::ListedOffset, ApiError> {
+async fn list_one(
+    context: &Context,
+    wanted: data::ListOffsetsPartition,
+    patience: Patience,
+) -> Result<data::ListedOffset, ApiError> {
     let leader_epoch = maybe_epoch("leader_epoch", wanted.leader_epoch)?;
     if wanted.timestamp_ms < -2 {
         let limit = "-1 latest, -2 earliest, or ms since 1970";
         return Err(ApiError::bad(ErrorCode::InvalidRequest, "timestamp_ms", wanted.timestamp_ms, limit));
     }
-    let (at, _) = context.partition(&wanted.topic_id, wanted.partition).await?;
+    let (at, _) = context.partition(&wanted.topic_id, wanted.partition, patience).await?;
     let (reply, answer) = oneshot::channel();
     let list = ListOffset { at, timestamp_ms: wanted.timestamp_ms, leader_epoch, reply };
     context.shards.of(at).request(Request::ListOffset(list)).await;
@@ -72,7 +77,7 @@ async fn delete_one(
     request: data::DeleteRecordsRequest,
 ) -> Result<(u64, data::DataState), ApiError> {
     let before = maybe_number("before_offset", request.before_offset)?;
-    let (at, _) = context.partition(&request.topic_id, request.partition).await?;
+    let (at, _) = context.partition(&request.topic_id, request.partition, Patience::of_a_request()).await?;
     let (reply, answer) = oneshot::channel();
     let patience = u64::from(request.timeout_ms).clamp(1, limits::PRODUCE_TIMEOUT_MS_MAX);
     let deadline = clock::now() + patience;
@@ -86,7 +91,7 @@ async fn delete_one(
 /// Describes this broker's replica of a partition.
 pub async fn describe(context: &Context, request: data::DescribeReplicaRequest) -> data::DescribeReplicaResponse {
     let described = async {
-        let (at, _) = context.partition(&request.topic_id, request.partition).await?;
+        let (at, _) = context.partition(&request.topic_id, request.partition, Patience::of_a_request()).await?;
         let (reply, answer) = oneshot::channel();
         context.shards.of(at).request(Request::Describe { at, reply }).await;
         answer.await.map_err(|_| gone())

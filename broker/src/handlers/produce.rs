@@ -9,7 +9,7 @@ use protocol::rpc::pb::data::v1 as data;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::{Context, gone};
+use super::{Context, Patience, gone};
 use crate::clock;
 use crate::limits;
 use crate::replica::input::Acks;
@@ -67,7 +67,7 @@ async fn checked(context: &Context, request: data::ProduceRequest) -> Result<Che
         other => return Err(ApiError::bad(ErrorCode::InvalidRequest, "acks", other, "0, 1 or -1")),
     };
     let leader_epoch = maybe_epoch("leader_epoch", request.leader_epoch)?;
-    let (at, image) = context.partition(&request.topic_id, request.partition).await?;
+    let (at, image) = context.partition(&request.topic_id, request.partition, Patience::of_a_request()).await?;
     let info = check_batch(&request.batch, &image.topic_config(at.topic), clock::wall_ms())?;
     let units = u32::try_from(request.batch.len().div_ceil(limits::BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
     let budget = Arc::clone(&context.produce_budget).acquire_many_owned(units).await.map_err(|_| gone())?;
