@@ -51,6 +51,10 @@ pub const REPORT_DEADLINE_MS: u64 = 5_000;
 pub const NOTES_PER_SYNC: usize = 4_096;
 /// Readers that wait for news of one partition at most; more of them poll.
 pub const WAITERS_PER_PARTITION: usize = 10_000;
+/// Such places in one shard at most, a hundred bytes each: a thousand consumers of a hundred partitions.
+pub const WAITERS_PER_SHARD: usize = 100_000;
+/// Such places below which those of readers that have gone are not looked for: a look takes microseconds.
+pub const WAITERS_LOOKED_THROUGH_MIN: usize = 1_024;
 /// Time between rounds of housekeeping in a shard, ms: half of the second in which an idle log's end mark must be durable.
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Time between checkpoints of high watermarks, ms: what a restart may have to learn again from the ISR.

@@ -1,34 +1,57 @@
 //! Readers that wait for news of a partition.
 //!
 //! Invariant: a reader is here at most once per partition, however often it looks; whoever is woken is forgotten and comes
-//! again if it still waits. A reader that has gone keeps its place until the next news or until the places are short.
+//! again if it still waits. A reader that has gone keeps its place until the next news, or until the places taken have
+//! doubled since they were last looked through, so at most every second place is a dead one's.
 
 use protocol::ids::TopicPartition;
 use std::collections::BTreeMap;
 use std::sync::Weak;
 use tokio::sync::Notify;
 
-use crate::limits::WAITERS_PER_PARTITION;
+use crate::limits::{WAITERS_LOOKED_THROUGH_MIN, WAITERS_PER_PARTITION, WAITERS_PER_SHARD};
 
 /// See the module. A waiter's address is its name: it is not used again while a weak reference is kept.
 #[derive(Debug, Default)]
-pub(super) struct Waiters(BTreeMap<TopicPartition, BTreeMap<usize, Weak<Notify>>>);
+pub(super) struct Waiters {
+    of: BTreeMap<TopicPartition, BTreeMap<usize, Weak<Notify>>>,
+    /// Places taken in all.
+    count: usize,
+    /// Places that were taken by the living when all were looked through last.
+    living: usize,
+}
 
 impl Waiters {
     /// Remembers a reader. Beyond the limit it is not woken, and looks again when its time is up.
     pub(super) fn add(&mut self, at: TopicPartition, waiter: &Weak<Notify>) {
-        let waiters = self.0.entry(at).or_default();
-        if waiters.len() >= WAITERS_PER_PARTITION {
+        let here = self.of.get(&at).map_or(0, BTreeMap::len);
+        let doubled = self.count >= WAITERS_LOOKED_THROUGH_MIN.max(2 * self.living);
+        if doubled || here >= WAITERS_PER_PARTITION || self.count >= WAITERS_PER_SHARD {
+            self.forget_the_gone();
+        }
+        if self.count >= WAITERS_PER_SHARD || waiter.strong_count() == 0 {
+            return;
+        }
+        let waiters = self.of.entry(at).or_default();
+        if waiters.len() < WAITERS_PER_PARTITION {
+            self.count += usize::from(waiters.insert(waiter.as_ptr() as usize, waiter.clone()).is_none());
+        }
+    }
+
+    fn forget_the_gone(&mut self) {
+        self.of.retain(|_, waiters| {
             waiters.retain(|_, w| w.strong_count() > 0);
-        }
-        if waiters.len() < WAITERS_PER_PARTITION && waiter.strong_count() > 0 {
-            waiters.insert(waiter.as_ptr() as usize, waiter.clone());
-        }
+            !waiters.is_empty()
+        });
+        self.count = self.of.values().map(BTreeMap::len).sum();
+        self.living = self.count;
     }
 
     /// There is news of the partition.
     pub(super) fn wake(&mut self, at: TopicPartition) {
-        for waiter in self.0.remove(&at).into_iter().flat_map(BTreeMap::into_values) {
+        let waiters = self.of.remove(&at).unwrap_or_default();
+        self.count -= waiters.len();
+        for waiter in waiters.into_values() {
             if let Some(waiter) = waiter.upgrade() {
                 waiter.notify_one();
             }
@@ -53,11 +76,34 @@ mod tests {
         for _ in 0..1_000 {
             waiters.add(at(0), &Arc::downgrade(&reader));
         }
-        assert_eq!(waiters.0[&at(0)].len(), 1);
+        assert_eq!(waiters.of[&at(0)].len(), 1);
         waiters.add(at(1), &Arc::downgrade(&reader));
         waiters.wake(at(0));
         assert!(reader.notified().now_or_never().is_some());
-        assert_eq!((waiters.0.len(), waiters.0[&at(1)].len()), (1, 1), "it still waits for the other partition");
+        assert_eq!((waiters.of.len(), waiters.of[&at(1)].len()), (1, 1), "it still waits for the other partition");
+    }
+
+    #[test]
+    fn idle_polls_of_quiet_partitions_leave_no_more_than_they_found() {
+        let mut waiters = Waiters::default();
+        for poll in 0..100_000 {
+            let reader = Arc::new(Notify::new());
+            waiters.add(at(poll % 50), &Arc::downgrade(&reader));
+        }
+        let held: usize = waiters.of.values().map(BTreeMap::len).sum();
+        assert!(held <= WAITERS_LOOKED_THROUGH_MIN, "{held}");
+        assert_eq!(held, waiters.count);
+        (0..50).for_each(|partition| waiters.wake(at(partition)));
+        assert_eq!((waiters.count, waiters.of.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_shard_holds_so_many_places_in_all() {
+        let (mut waiters, reader) = (Waiters::default(), Arc::new(Notify::new()));
+        for partition in 0..=u32::try_from(WAITERS_PER_SHARD).unwrap() {
+            waiters.add(at(partition), &Arc::downgrade(&reader));
+        }
+        assert_eq!(waiters.count, WAITERS_PER_SHARD);
     }
 
     #[test]
