@@ -45,6 +45,9 @@ impl Pumps {
 
     pub(super) fn stop(&mut self, follower: BrokerId, subscription: SubscriptionId) {
         self.pumps.remove(&(follower, subscription));
+        if self.pumps.is_empty() {
+            self.forget_kept();
+        }
     }
 
     /// Keeps a batch while a pump may still want it.
@@ -182,5 +185,23 @@ impl Partition {
         let bytes = self.log.read(from, limits::PUSH_BYTES, end, true)?;
         let next = super::read::end_of(&bytes).unwrap_or(end);
         Ok((next, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_once_the_last_pump_stops() {
+        let mut pumps = Pumps::default();
+        let (two, three) = (BrokerId(2), BrokerId(3));
+        pumps.start(two, SubscriptionId(1), 0);
+        pumps.start(three, SubscriptionId(1), 0);
+        pumps.keep(0, 5, Bytes::from_static(b"batch"));
+        pumps.stop(two, SubscriptionId(1));
+        assert_eq!(pumps.kept_bytes, 5, "the other one still wants it");
+        pumps.stop(three, SubscriptionId(1));
+        assert_eq!((pumps.kept_bytes, pumps.kept.len()), (0, 0));
     }
 }
