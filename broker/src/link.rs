@@ -161,11 +161,12 @@ impl Controllers {
     {
         let end = Instant::now() + options.deadline;
         let mut pause = Duration::from_millis(limits::RETRY_PAUSE_MS_MIN);
+        let mut redirects = 0_u32;
         loop {
             let Some(endpoint) = self.candidate() else {
                 return Err(ApiError::new(ErrorCode::NotReachable, "no controller is configured"));
             };
-            let error = match self.attempt(&endpoint, end, &operation).await {
+            let error = match self.attempt(&endpoint, end, options.repeat, &operation).await {
                 Ok(answer) => {
                     if options.answer_shows_active {
                         self.set_active(&endpoint);
@@ -178,7 +179,9 @@ impl Controllers {
             if Instant::now() + pause >= end {
                 return Err(error);
             }
-            if !redirected {
+            redirects = if redirected { redirects + 1 } else { 0 };
+            // A hint is followed at once, but two controllers may take each other for the active one.
+            if redirects != 1 {
                 self.pause(jittered(pause)).await;
                 pause = (pause * 2).min(Duration::from_millis(limits::RETRY_PAUSE_MS_MAX));
             }
@@ -199,19 +202,50 @@ impl Controllers {
         tokio::time::timeout(pause, news).await.ok();
     }
 
-    async fn attempt<T, F, Fut>(&self, endpoint: &Endpoint, end: Instant, operation: &F) -> Result<T, ApiError>
+    /// One attempt; a harmless one ends once another controller says that it is active, for the asked one may be frozen.
+    async fn attempt<T, F, Fut>(
+        &self,
+        endpoint: &Endpoint,
+        end: Instant,
+        repeat: Repeat,
+        operation: &F,
+    ) -> Result<T, ApiError>
     where
         F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let channel = self.channel(endpoint).await?;
-        match tokio::time::timeout_at(end, operation(channel)).await {
+        let superseded = async {
+            match repeat {
+                Repeat::Harmless => self.another_active(endpoint).await,
+                Repeat::OnlyIfRefused => std::future::pending().await,
+            }
+        };
+        let operation = tokio::time::timeout_at(end, operation(channel));
+        let outcome = tokio::select! {
+            biased;
+            outcome = operation => outcome,
+            () = superseded => {
+                let text = format!("{}:{} has not answered, and another controller is active", endpoint.host, endpoint.port);
+                return Err(ApiError::new(ErrorCode::Timeout, text));
+            }
+        };
+        match outcome {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(from_status(&status)),
             Err(_) => {
                 let text = format!("controller {}:{} did not answer in time", endpoint.host, endpoint.port);
                 Err(ApiError::new(ErrorCode::Timeout, text))
             }
+        }
+    }
+
+    /// Ends when a controller other than this one is known to be active.
+    async fn another_active(&self, endpoint: &Endpoint) {
+        let mut active = self.active.subscribe();
+        let other = |active: &Option<Endpoint>| active.as_ref().is_some_and(|active| active != endpoint);
+        if active.wait_for(other).await.is_err() {
+            std::future::pending().await
         }
     }
 
@@ -282,6 +316,52 @@ mod tests {
         assert_eq!(controllers.judge(&endpoint(1), &error, Repeat::OnlyIfRefused), Ok(true));
         assert_eq!(controllers.candidate(), Some(endpoint(9)));
         assert_eq!(controllers.all().len(), 4);
+    }
+
+    /// Two that accept connections; what they answer is up to the operation.
+    async fn listening() -> (Controllers, Vec<Endpoint>, Vec<tokio::net::TcpListener>) {
+        let mut listeners = Vec::new();
+        for _ in 0..2 {
+            listeners.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+        }
+        let port = |l: &tokio::net::TcpListener| l.local_addr().expect("it is bound").port();
+        let endpoints: Vec<_> =
+            listeners.iter().map(|l| Endpoint { host: "127.0.0.1".into(), port: port(l) }).collect();
+        (Controllers::new(endpoints.clone(), Dialer::plain()), endpoints, listeners)
+    }
+
+    #[tokio::test]
+    async fn two_that_take_each_other_for_the_active_one_are_not_asked_without_pause() {
+        let (controllers, endpoints, _listeners) = listening().await;
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let options = CallOptions::command(Repeat::OnlyIfRefused, Duration::from_millis(300));
+        let answer = controllers.call(options, |_| {
+            let n = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let Endpoint { host, port } = endpoints[n % 2].clone();
+            let hint = Hint { node_id: 9, host, port, leader_epoch: None };
+            let error = ApiError::new(ErrorCode::NotController, "ask the other").with_hint(hint);
+            std::future::ready(Err::<Response<()>, _>(Status::from(error)))
+        });
+        assert_eq!(answer.await.map_err(|e| e.code), Err(ErrorCode::NotController));
+        let pauses_at_least = 300 / (limits::RETRY_PAUSE_MS_MIN as usize / 2);
+        assert!(asked.into_inner() <= 2 + pauses_at_least);
+    }
+
+    #[tokio::test]
+    async fn a_harmless_call_leaves_a_frozen_controller_once_another_is_active() {
+        let (controllers, endpoints, _listeners) = listening().await;
+        controllers.set_active(&endpoints[0]);
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let options = CallOptions::command(Repeat::Harmless, Duration::from_secs(20));
+        let answer = controllers.call(options, |_| {
+            let first = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            if first {
+                controllers.set_active(&endpoints[1]);
+            }
+            async move { if first { std::future::pending().await } else { Ok(Response::new(7)) } }
+        });
+        assert_eq!(answer.await, Ok(7));
+        assert_eq!(controllers.active(), Some(endpoints[1].clone()));
     }
 
     #[test]
