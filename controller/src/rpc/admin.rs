@@ -13,7 +13,6 @@ use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::TopicId;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::ConfigResource;
-use protocol::metadata::snapshot;
 use protocol::rpc::convert;
 use protocol::rpc::pb::admin::v1 as wire;
 use protocol::rpc::pb::admin::v1::admin_server::Admin;
@@ -164,8 +163,10 @@ impl Admin for AdminService {
         &self,
         _request: Request<wire::DescribeClusterRequest>,
     ) -> Answer<wire::DescribeClusterResponse> {
-        let image = self.0.readable()?;
-        let counts = convert_admin::census(&image);
+        self.0.readable()?;
+        let (image, counts) = self.0.walks.census.of(&self.0.feed).await?;
+        // Once more: the walk takes a while, and an answer must not be older than its question.
+        self.0.readable()?;
         let sessions = self.0.decider.sessions().lock().clone();
         let now = clock::mono();
         let brokers = image.brokers.iter().map(|b| convert_admin::broker(&image, &sessions, b, now)).collect();
@@ -239,12 +240,12 @@ impl Admin for AdminService {
     }
 
     async fn metadata_hash(&self, _request: Request<wire::MetadataHashRequest>) -> Answer<wire::MetadataHashResponse> {
-        let image = self.0.feed.image();
+        let (image, image_hash) = self.0.walks.image_hash.of(&self.0.feed).await?;
         Ok(Response::new(wire::MetadataHashResponse {
             node_id: self.0.quorum.me().id,
             batch_no: image.batch_no.0,
             chain_hash: image.chain_hash,
-            image_hash: snapshot::image_hash(&image),
+            image_hash,
         }))
     }
 }

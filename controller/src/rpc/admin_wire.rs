@@ -140,11 +140,8 @@ pub(super) fn broker(
     now: Millis,
 ) -> wire::BrokerDescription {
     let contact = sessions.contact(broker.id, broker.epoch);
-    let (mut leaders, mut replicas) = (0, 0);
-    for at in image.topics.places_of(broker.id) {
-        replicas += 1;
-        leaders += u32::from(image.topics.partition(at).is_some_and(|p| p.leader == Some(broker.id)));
-    }
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let (leaders, replicas) = (count(image.topics.led_count(broker.id)), count(image.topics.place_count(broker.id)));
     let age = contact.map(|c| now.saturating_sub(c.last));
     wire::BrokerDescription {
         id: broker.id.0,

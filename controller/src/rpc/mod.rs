@@ -4,6 +4,7 @@
 
 mod admin;
 mod admin_wire;
+mod derived;
 pub(crate) mod http;
 mod lifecycle;
 mod metadata;
@@ -14,7 +15,10 @@ pub(crate) mod raft_client;
 use crate::decider::DeciderHandle;
 use crate::feed::Feed;
 use crate::quorum::Quorum;
+use admin_wire::{Census, census};
+use derived::Derived;
 use protocol::error::{ApiError, ErrorCode};
+use protocol::metadata::snapshot;
 use protocol::rpc::convert;
 use protocol::rpc::pb::common::v1::ClusterRef;
 use protocol::rpc::server;
@@ -33,12 +37,25 @@ pub(crate) struct Context {
     pub(crate) feed: Arc<Feed>,
     pub(crate) decider: DeciderHandle,
     pub(crate) timers: Timers,
+    pub(crate) walks: Walks,
     /// Numbers of heartbeat streams in order of acceptance.
     pub(crate) streams: AtomicU64,
     pub(crate) heartbeat_places: Arc<Semaphore>,
     pub(crate) feed_places: Arc<Semaphore>,
     /// Closed when the node stops: long streams end.
     pub(crate) stopping: tokio_util::sync::CancellationToken,
+}
+
+/// What administration is told that costs a walk over the image.
+pub(crate) struct Walks {
+    census: Derived<Census>,
+    image_hash: Derived<u64>,
+}
+
+impl Default for Walks {
+    fn default() -> Self {
+        Self { census: Derived::new(census), image_hash: Derived::new(snapshot::image_hash) }
+    }
 }
 
 impl Context {
