@@ -13,7 +13,7 @@ use crate::quorum::transport::Transport;
 use crate::quorum::{Halt, Lead, Quorum, QuorumConfig, QuorumStartError, VoterId};
 use crate::rpc::http::{Capped, not_ready, router};
 use crate::rpc::raft_client::GrpcTransport;
-use crate::rpc::{Context, Walks, routes};
+use crate::rpc::{Context, Reception, Walks, routes};
 use crate::tasks::{self, AbortOnDrop};
 use log::data_dir::{DataDir, DataDirError, Expected, Role};
 use log::storage::Storage;
@@ -119,6 +119,7 @@ impl Controller {
             decider: handle,
             timers: config.timers,
             walks: Walks::default(),
+            reception: Reception::default(),
             streams: AtomicU64::new(0),
             heartbeat_places: Arc::new(Semaphore::new(HEARTBEAT_STREAMS_MAX)),
             feed_places: Arc::new(Semaphore::new(FEED_FOLLOWERS_MAX)),

@@ -117,7 +117,10 @@ impl Quorum {
     pub async fn serve_snapshot(&self, head: &[u8], data: Bytes) -> Result<Bytes, ServeError> {
         let SnapshotHead { vote, meta } = decode(head)?;
         let data = ImageBytes(data);
-        data.decode().map_err(|e| ServeError::Malformed(e.to_string()))?;
+        let checked = data.clone();
+        // Up to a GiB: not on a thread that answers heartbeats.
+        let decoded = tokio::task::spawn_blocking(move || checked.decode().map(drop)).await.map_err(stopped)?;
+        decoded.map_err(|e| ServeError::Malformed(e.to_string()))?;
         let snapshot = Snapshot { meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         metrics::counter!(crate::metrics::SNAPSHOTS_INSTALLED).increment(1);

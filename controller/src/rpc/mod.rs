@@ -23,6 +23,7 @@ use protocol::rpc::convert;
 use protocol::rpc::pb::common::v1::ClusterRef;
 use protocol::rpc::server;
 use protocol::timers::Timers;
+pub(crate) use raft::Reception;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
@@ -38,6 +39,7 @@ pub(crate) struct Context {
     pub(crate) decider: DeciderHandle,
     pub(crate) timers: Timers,
     pub(crate) walks: Walks,
+    pub(crate) reception: Reception,
     /// Numbers of heartbeat streams in order of acceptance.
     pub(crate) streams: AtomicU64,
     pub(crate) heartbeat_places: Arc<Semaphore>,

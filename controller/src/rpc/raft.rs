@@ -52,11 +52,31 @@ impl Context {
         }
     }
 
+    async fn install(self: Arc<Self>, chunks: Streaming<SnapshotChunk>) -> Result<RaftMessage, Status> {
+        let admit = |head: &RaftMessage| self.admit(head).map(|()| self.reception.begin());
+        let (head, data) = collect(chunks, admit, SNAPSHOT_DEADLINE_BASE, &self.stopping).await?;
+        let payload = self.quorum.serve_snapshot(&head.payload, data).await.map_err(refusal)?;
+        Ok(self.answer(&head, payload))
+    }
+
     async fn unary(&self, call: Call, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         let message = request.into_inner();
         self.admit(&message)?;
         let payload = self.quorum.serve(call, message.payload.clone()).await.map_err(refusal)?;
         Ok(Response::new(self.answer(&message, payload)))
+    }
+}
+
+/// The reception of a snapshot under way. The newest ends the one before: whoever sent that leads no more, or gave it up,
+/// and two of the largest must not be held at once.
+#[derive(Debug, Default)]
+pub(crate) struct Reception(parking_lot::Mutex<CancellationToken>);
+
+impl Reception {
+    fn begin(&self) -> CancellationToken {
+        let begun = CancellationToken::new();
+        std::mem::replace(&mut *self.0.lock(), begun.clone()).cancel();
+        begun
     }
 }
 
@@ -75,17 +95,17 @@ fn missing(what: &str) -> ApiError {
 }
 
 /// A received snapshot: head, and data of the announced length and checksum. It ends at the deadline for its announced
-/// bytes and when the node stops.
+/// bytes, when the node stops, and when another one begins (the token that `admit` gives).
 async fn collect(
     mut chunks: impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
-    admit: impl Fn(&RaftMessage) -> Result<(), ApiError>,
+    admit: impl FnOnce(&RaftMessage) -> Result<CancellationToken, ApiError>,
     base: Duration,
     stopping: &CancellationToken,
 ) -> Result<(RaftMessage, Bytes), Status> {
     let begun = Instant::now();
-    let first = chunk_by(&mut chunks, begun + base, stopping).await?;
+    let first = chunk_by(&mut chunks, begun + base, stopping, &CancellationToken::new()).await?;
     let head = first.head.clone().ok_or_else(|| missing("without a head"))?;
-    admit(&head)?;
+    let replaced = admit(&head)?;
     let total = usize::try_from(first.total_bytes.min(SNAPSHOT_BYTES_MAX)).expect("the limit fits a usize");
     if first.total_bytes > SNAPSHOT_BYTES_MAX {
         let limit = format!("at most {SNAPSHOT_BYTES_MAX}");
@@ -94,7 +114,7 @@ async fn collect(
     let deadline = begun + deadline_for(base, total);
     let mut data = BytesMut::new();
     loop {
-        let chunk = chunk_by(&mut chunks, deadline, stopping).await?;
+        let chunk = chunk_by(&mut chunks, deadline, stopping, &replaced).await?;
         data.extend_from_slice(&chunk.data);
         if data.len() > total {
             return Err(missing("longer than announced").into());
@@ -112,8 +132,13 @@ async fn chunk_by(
     chunks: &mut (impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin),
     deadline: Instant,
     stopping: &CancellationToken,
+    replaced: &CancellationToken,
 ) -> Result<SnapshotChunk, Status> {
     tokio::select! {
+        () = replaced.cancelled() => {
+            let text = "another snapshot began to arrive, this one is given up";
+            Err(ApiError::new(ErrorCode::SubscriptionReplaced, text).into())
+        }
         () = stopping.cancelled() => Err(ApiError::new(ErrorCode::ShuttingDown, "this controller is stopping").into()),
         chunk = tokio::time::timeout_at(deadline, chunks.next()) => match chunk {
             Ok(Some(chunk)) => chunk,
@@ -149,6 +174,7 @@ impl Gate {
 #[tonic::async_trait]
 impl Raft for RaftService {
     type AppendStream = BoxStream<'static, Result<RaftMessage, Status>>;
+    type InstallSnapshotStream = BoxStream<'static, Result<RaftMessage, Status>>;
 
     async fn append(&self, request: Request<Streaming<RaftMessage>>) -> Result<Response<Self::AppendStream>, Status> {
         // Every message is checked; the first bad one ends the requests, and its refusal ends the answers.
@@ -190,12 +216,9 @@ impl Raft for RaftService {
     async fn install_snapshot(
         &self,
         request: Request<Streaming<SnapshotChunk>>,
-    ) -> Result<Response<RaftMessage>, Status> {
-        let admit = |head: &RaftMessage| self.0.admit(head);
-        let received = collect(request.into_inner(), admit, SNAPSHOT_DEADLINE_BASE, &self.0.stopping);
-        let (head, data) = received.await?;
-        let payload = self.0.quorum.serve_snapshot(&head.payload, data).await.map_err(refusal)?;
-        Ok(Response::new(self.0.answer(&head, payload)))
+    ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
+        let installing = Arc::clone(&self.0).install(request.into_inner());
+        Ok(Response::new(futures_util::stream::once(installing).boxed()))
     }
 }
 
@@ -209,7 +232,9 @@ mod tests {
 
     async fn refusal_of(chunks: Vec<SnapshotChunk>, base: Duration, stopping: &CancellationToken) -> ErrorCode {
         let chunks = futures_util::stream::iter(chunks.into_iter().map(Ok)).chain(futures_util::stream::pending());
-        let refused = collect(chunks, |_| Ok(()), base, stopping).await.expect_err("it never arrives whole");
+        let refused = collect(chunks, |_| Ok(CancellationToken::new()), base, stopping)
+            .await
+            .expect_err("it never arrives whole");
         convert::from_status(&refused).code
     }
 
@@ -221,6 +246,20 @@ mod tests {
         running.cancel();
         let long = Duration::from_secs(3600);
         assert_eq!(refusal_of(vec![first(10)], long, &running).await, ErrorCode::ShuttingDown);
+    }
+
+    #[tokio::test]
+    async fn the_newest_snapshot_to_arrive_ends_the_one_before() {
+        let (long, running) = (Duration::from_secs(3600), CancellationToken::new());
+        let reception = Reception::default();
+        let chunks = || futures_util::stream::iter([Ok(first(10))]).chain(futures_util::stream::pending());
+        let mut older = Box::pin(collect(chunks(), |_| Ok(reception.begin()), long, &running));
+        assert!(futures_util::poll!(&mut older).is_pending());
+        let mut newer = Box::pin(collect(chunks(), |_| Ok(reception.begin()), long, &running));
+        assert!(futures_util::poll!(&mut newer).is_pending());
+        let ended = convert::from_status(&older.await.expect_err("ended by the newer one"));
+        assert_eq!(ended.code, ErrorCode::SubscriptionReplaced, "{ended}");
+        assert!(futures_util::poll!(&mut newer).is_pending());
     }
 
     #[tokio::test]

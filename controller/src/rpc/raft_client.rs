@@ -141,7 +141,13 @@ impl Transport for GrpcTransport {
         let head = self.message(to.voter, head);
         Box::pin(async move {
             let chunks = tokio_stream::iter(chunks(head, data));
-            Ok(within(deadline, client?.install_snapshot(chunks)).await?.payload)
+            let mut client = client?;
+            let installed = async {
+                let mut answers = client.install_snapshot(chunks).await?.into_inner();
+                let answer = answers.message().await?;
+                answer.map(Response::new).ok_or_else(|| Status::unavailable("the stream ended without an answer"))
+            };
+            Ok(within(deadline, installed).await?.payload)
         })
     }
 }

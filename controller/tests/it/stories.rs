@@ -3,15 +3,18 @@
 use crate::broker::{FakeBroker, names_the_leader, register, request};
 use crate::cluster::{Cluster, eventually, free_port, voter};
 use controller::node::StartError;
+use futures_util::StreamExt;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::BatchNo;
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::snapshot;
-use protocol::rpc::channel::{admin_client, metadata_client};
+use protocol::rpc::channel::{admin_client, metadata_client, raft_client};
 use protocol::rpc::convert;
 use protocol::rpc::pb::admin::v1 as admin;
 use protocol::rpc::pb::metadata::v1::{FollowRequest, feed_item::Item};
+use protocol::rpc::pb::raft::v1::{RaftMessage, SnapshotChunk};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -305,6 +308,29 @@ fn a_controller_that_cannot_start_says_why() {
     let locked = cluster.try_start(second).err().expect("in use").to_string();
     assert!(locked.contains("in use"), "{locked}");
     drop(first);
+}
+
+#[test]
+fn a_snapshot_may_take_longer_than_a_listener_gives_a_call() {
+    let cluster = Cluster::started(1);
+    test(async {
+        let (to, from) = (cluster.voters[0].voter, Uuid::new_v4());
+        let head = RaftMessage {
+            cluster: Some(convert::cluster_ref(cluster.cluster_id, 0)),
+            from: 2,
+            from_directory: convert::uuid_bytes(from),
+            to: to.id,
+            to_directory: convert::uuid_bytes(to.directory),
+            format: 1,
+            ..RaftMessage::default()
+        };
+        let first = SnapshotChunk { head: Some(head), total_bytes: 10, ..SnapshotChunk::default() };
+        let begun = futures_util::stream::iter([first]).chain(futures_util::stream::pending());
+        let mut client = raft_client(cluster.channel(1));
+        // The listener's deadline ends at the head of the answer: that comes before the snapshot has.
+        let answer = tokio::time::timeout(Duration::from_secs(5), client.install_snapshot(begun)).await;
+        drop(answer.expect("at once").expect("a stream that will hold the answer"));
+    });
 }
 
 #[test]
