@@ -3,6 +3,8 @@
 //! Owns: the count of bytes that may still be taken before the floor, and the mode. Never: writes a record or asks twice.
 //! Invariant: between two looks at the disk no more bytes are admitted than the last look found above the floor, and
 //! nothing is admitted while the reserve is given up. So what is not a record (notes, states of logs, marks) finds room.
+//! What was admitted before a look and is written after it is in neither count: a batch or push of each shard, between its
+//! admission and its append in the same turn. The floor is many times as large.
 //! Why twice the floor to come back: a disk at the edge would otherwise refuse and take in turns.
 
 use log::storage::reserve::Reserve;
@@ -63,6 +65,11 @@ impl DiskRoom {
         fits
     }
 
+    /// Records of so many bytes that were taken were not written.
+    pub fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
     /// The disk has so many bytes free: takes the reserve back where there is room for it, and answers for the time until
     /// the next look.
     pub fn look(&self, free: u64) -> Look {
@@ -71,6 +78,9 @@ impl DiskRoom {
         let was_full = !self.has_room();
         let floor = if self.full.load(Ordering::SeqCst) { 2 * DISK_FLOOR_BYTES } else { DISK_FLOOR_BYTES };
         let mut free = free;
+        if let Err(error) = self.reserve.adopt() {
+            tracing::warn!(%error, "the reserve cannot be looked at");
+        }
         if !self.reserve.is_held() && free.saturating_sub(floor) >= self.reserve.bytes() {
             match self.reserve.hold() {
                 Ok(()) => free -= self.reserve.bytes(),
@@ -108,6 +118,26 @@ mod tests {
         assert!(!room.take(1));
         assert!(!room.look(DISK_FLOOR_BYTES + RESERVE + 1).full);
         assert!(room.take(1));
+    }
+
+    #[test]
+    fn a_restart_just_above_the_floor_takes_records_as_the_process_before_it_did() {
+        let (disk, reserve, _) = room();
+        reserve.hold().expect("room is there");
+        disk.kill_process();
+        let room = DiskRoom::new(Reserve::new(Arc::new(disk), "/reserve".into(), RESERVE));
+        assert!(!room.look(DISK_FLOOR_BYTES + 1).full, "the reserve is there and costs nothing");
+    }
+
+    #[test]
+    fn what_was_refused_after_all_is_given_back() {
+        let (_, _, room) = room();
+        room.look(u64::MAX);
+        room.look(DISK_FLOOR_BYTES + 1_000);
+        for _ in 0..10 {
+            assert!(room.take(600));
+            room.give_back(600);
+        }
     }
 
     #[test]

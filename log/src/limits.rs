@@ -35,6 +35,9 @@ pub const MAX_PREALLOCATION_STEP_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes read at a time when a segment is walked from front to back.
 pub const SCAN_CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Bytes written at a time to reserve space on a file system that knows no reservations.
+pub const FILL_CHUNK_BYTES: usize = 64 * 1024;
+
 /// Indexes of closed segments that a log keeps in memory; a consumer that lags reads one or two segments at a time.
 pub const MAX_LOADED_INDEXES: usize = 4;
 

@@ -4,6 +4,7 @@
 //! Never: decides when. Invariant: a step sees the time at which it is made, and the lease reaches the shards before
 //! anything else follows from it.
 
+use log::LogError;
 use log::data_dir::{BrokerState, DataDir};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BatchNo, BrokerEpoch, BrokerId, ControllerId};
@@ -271,19 +272,35 @@ impl LifecycleTask {
         });
     }
 
-    /// The epoch is durable before this broker asks to be unfenced. The claimed one stays beside it until then.
+    /// The epoch is durable before this broker asks to be unfenced. The claimed one stays beside it until then. Without room
+    /// for it the broker waits, fenced.
     fn store_epoch(&self, epoch: BrokerEpoch) {
         let (parts, events, claimed) = (self.parts.clone(), self.events.clone(), self.claimed);
-        tokio::task::spawn_blocking(move || {
-            let stored = parts.data.boot_id().and_then(|boot_id| {
-                let earlier_epoch = (claimed.0 != 0).then_some(claimed.0);
-                parts.data.store_broker_state(&BrokerState { broker_epoch: epoch.0, earlier_epoch, boot_id })
-            });
-            match stored {
-                Ok(()) => {
-                    events.blocking_send(Event::EpochStored(epoch)).ok();
+        tokio::spawn(async move {
+            let earlier_epoch = (claimed.0 != 0).then_some(claimed.0);
+            let store = move |data: Arc<DataDir>| {
+                let boot_id = data.boot_id()?;
+                data.store_broker_state(&BrokerState { broker_epoch: epoch.0, earlier_epoch, boot_id })
+            };
+            let mut tick = tokio::time::interval(Duration::from_millis(limits::NOTE_RETRY_MS));
+            loop {
+                tick.tick().await;
+                let data = parts.data.clone();
+                let stored = match tokio::task::spawn_blocking(move || store(data)).await {
+                    Ok(stored) => stored,
+                    Err(error) if error.is_panic() => {
+                        return parts.halt.halt(&Fatal::Invariant(format!("storing the broker epoch: {error}")));
+                    }
+                    // The runtime ends.
+                    Err(_) => return,
+                };
+                match stored {
+                    Err(error @ LogError::DiskFull { .. }) => {
+                        tracing::warn!(%error, "no room for the broker epoch: it waits")
+                    }
+                    Err(error) => return parts.halt.halt(&Fatal::Disk(format!("broker state: {error}"))),
+                    Ok(()) => return drop(events.send(Event::EpochStored(epoch)).await),
                 }
-                Err(error) => parts.halt.halt(&Fatal::Disk(format!("broker state: {error}"))),
             }
         });
     }

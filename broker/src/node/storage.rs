@@ -34,6 +34,9 @@ impl Opening {
     pub(super) fn open(config: &Config, storage: Arc<dyn Storage>) -> Result<Self, StartError> {
         let expected = Expected { cluster_id: None, node_id: config.node_id.0, role: Role::Broker };
         let reserve = Reserve::new(storage.clone(), config.data_dir.join("reserve"), DISK_RESERVE_BYTES);
+        if let Err(error) = reserve.adopt() {
+            tracing::warn!(%error, "the reserve that an earlier process kept cannot be used");
+        }
         let storage = Arc::new(ReservedStorage::new(storage, reserve.clone()));
         let data = DataDir::open(storage, &config.data_dir, &expected)?;
         let checkpoints = open_checkpoints(&data);

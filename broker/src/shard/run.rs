@@ -283,9 +283,19 @@ impl Shard {
             let state = partition.replica().wire_state();
             return self.world.reply(at, id, ProduceOutcome::Refused(ErrorCode::DiskFull), state);
         }
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let request = input::Produce { id, acks, deadline, leader_epoch, offsets, bytes };
+        let end = partition.log().end_offset();
+        let request = input::Produce {
+            id,
+            acks,
+            deadline,
+            leader_epoch,
+            offsets,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        };
         partition.produce(request, batch, now, &mut self.world);
+        if leads && partition.log().end_offset() == end {
+            self.world.disk.give_back(bytes);
+        }
         self.world.touched.insert(at);
     }
 

@@ -134,9 +134,12 @@ impl Shard {
         if spans.is_empty() {
             return;
         }
-        if !self.world.disk.take(push.batches.len()) {
+        let taken = self.world.disk.take(push.batches.len());
+        if !taken {
             tracing::debug!(partition = %at, %leader, "no room for a pushed batch");
         }
+        let end = |shard: &Self| shard.partitions.get(&at).map(|p| p.log().end_offset());
+        let before = end(self);
         let input = Input::Pushed(Pushed {
             subscription,
             leader_epoch: LeaderEpoch(push.leader_epoch),
@@ -145,6 +148,9 @@ impl Shard {
             log_start: push.log_start,
         });
         self.step_with(at, input, hand);
+        if taken && end(self) == before {
+            self.world.disk.give_back(push.batches.len());
+        }
     }
 
     /// Starts a dialling task for each leader that has none.

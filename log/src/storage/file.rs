@@ -14,6 +14,7 @@ use rustix::fs::{self, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{DirEntry, Storage, StorageFile, StorageLock};
+use crate::limits::FILL_CHUNK_BYTES;
 
 /// Storage on the real file system, confined to one root directory.
 #[derive(Debug, Clone)]
@@ -63,6 +64,23 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }
+    }
+}
+
+impl RealFile {
+    /// Writes zeros from the end at `now` up to `len`. Without room for all of them the file is as long as before.
+    fn fill(&self, now: u64, len: u64) -> io::Result<()> {
+        let zeros = vec![0; FILL_CHUNK_BYTES];
+        let mut at = now;
+        while at < len {
+            let part = usize::try_from(len - at).map_or(FILL_CHUNK_BYTES, |rest| rest.min(FILL_CHUNK_BYTES));
+            if let Err(error) = self.write_at(at, &zeros[..part]) {
+                self.set_len(now)?;
+                return Err(error);
+            }
+            at += part as u64;
+        }
+        Ok(())
     }
 }
 
@@ -183,8 +201,8 @@ impl StorageFile for RealFile {
         loop {
             match fs::fallocate(&self.0, FallocateFlags::empty(), now, len - now) {
                 Err(Errno::INTR) => {}
-                // A file system without reservations: the length alone still saves the size commit on each sync.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.set_len(len),
+                // A file system without reservations: only bytes that were written have their place.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.fill(now, len),
                 other => return Ok(other?),
             }
         }
@@ -192,5 +210,27 @@ impl StorageFile for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(u64::try_from(fs::fstat(&self.0)?.st_size).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_by_hand_has_its_place_on_the_disk() {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let storage = FileStorage::new(temp.path());
+        let fd = storage.open_with(&temp.path().join("file"), OFlags::CREATE | OFlags::EXCL).expect("create");
+        let file = RealFile(fd);
+        file.write_at(0, b"kept").expect("write");
+        let len = 3 * FILL_CHUNK_BYTES as u64 + 7;
+        file.fill(4, len).expect("there is room");
+        let stat = fs::fstat(&file.0).expect("stat");
+        assert_eq!(file.len().expect("length"), len);
+        assert!(stat.st_blocks as u64 * 512 >= len, "{} blocks of 512 bytes", stat.st_blocks);
+        let mut head = [1; 6];
+        file.read_at(0, &mut head).expect("read");
+        assert_eq!(&head, b"kept\0\0");
     }
 }

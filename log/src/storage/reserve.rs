@@ -1,8 +1,10 @@
 //! Room kept back for the day the disk is full: a preallocated file that is given up when a small write finds no space.
 //!
 //! Owns: [`Reserve`], the file, and [`ReservedStorage`], which gives it up and makes the failed call once more.
-//! Never: gives it up for a reservation ([`StorageFile::preallocate`]), which is how records ask for room and are refused
-//! before an offset is given; repeats a sync, or any call that failed for another reason.
+//! Never: gives it up for a reservation ([`StorageFile::preallocate`]), which is how records of a synced topic ask for room
+//! and are refused before an offset is given; repeats a sync, or any call that failed for another reason.
+//! Records of a topic that is not synced ask for nothing, and neither does the first page of a new segment: on a disk that
+//! filled up between two looks at it such a write gives the reserve up, and is the last one taken.
 //! Invariant: while the reserve is held, a state file, a note or a directory entry finds room. Once it is given up, the
 //! owner takes no more records ([`Reserve::is_held`]) until [`Reserve::hold`] has it back.
 //! Why a file and not only a floor of free space: other programs that write to the same disk know of no floor.
@@ -41,6 +43,25 @@ impl Reserve {
     /// Whether the room is still kept.
     pub fn is_held(&self) -> bool {
         self.held.load(Ordering::SeqCst)
+    }
+
+    /// Takes over what an earlier process kept, which costs no room: on a disk that is full the start itself may need it.
+    /// True: it is held.
+    ///
+    /// # Errors
+    /// The disk's; then it is not held.
+    pub fn adopt(&self) -> io::Result<bool> {
+        let _guard = self.given_up.lock();
+        if self.is_held() {
+            return Ok(true);
+        }
+        let found = match self.storage.open(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        let whole = found.len()? >= self.bytes;
+        self.held.store(whole, Ordering::SeqCst);
+        Ok(whole)
     }
 
     /// Takes the room, or takes it back. A file left by an earlier process is used again.
@@ -251,6 +272,21 @@ mod tests {
         disk.set_hook(Some(Box::new(none)));
         file.preallocate(1 << 20).expect_err("records are refused");
         assert!(reserve.is_held());
+    }
+
+    #[test]
+    fn a_reserve_of_an_earlier_process_is_there_for_the_start_on_a_full_disk() {
+        let (disk, _, earlier) = full();
+        let inner: Arc<dyn Storage> = Arc::new(disk.clone());
+        let reserve = Reserve::new(inner.clone(), PATH.into(), earlier.bytes());
+        assert!(reserve.adopt().expect("opens"));
+        let storage: Arc<dyn Storage> = Arc::new(ReservedStorage::new(inner.clone(), reserve.clone()));
+        crate::StateFile::new(storage, "/broker-state").store(b"epoch").expect("the reserve makes room");
+        assert!(!reserve.is_held());
+        assert!(!reserve.adopt().expect("opens"), "it is gone");
+        disk.set_hook(None);
+        inner.create(Path::new(PATH)).expect("room").set_len(earlier.bytes() - 1).expect("room");
+        assert!(!reserve.adopt().expect("opens"), "a part of it is no reserve");
     }
 
     #[test]
