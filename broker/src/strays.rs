@@ -22,19 +22,25 @@ pub fn keep_tail(log: &Log, data: &DataDir, at: TopicPartition, from: u64) -> Re
     }
     let aside = tails_dir(data);
     let storage = data.storage();
-    let failed = |op: &'static str, path: &Path, source| LogError::Io { op, path: path.to_owned(), source };
-    create_dir_durably(&**storage, &aside).map_err(|e| failed("create directory", &aside, e))?;
+    let failed =
+        |op: &'static str, path: &Path, source: std::io::Error| LogError::Io { op, path: path.to_owned(), source };
+    // An unfinished copy is written over by the next attempt.
+    let room = |op: &'static str, path: &Path, wanted: usize, source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::StorageFull => LogError::DiskFull { path: path.to_owned(), wanted: wanted as u64 },
+        _ => failed(op, path, source),
+    };
+    create_dir_durably(&**storage, &aside).map_err(|e| room("create directory", &aside, 0, e))?;
     let path = aside.join(format!("{}-{}.{next}-{end}.batches", at.topic, at.partition));
     let file = match storage.create(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => storage.open(&path),
         other => other,
     }
-    .map_err(|e| failed("create", &path, e))?;
+    .map_err(|e| room("create", &path, 0, e))?;
     let mut position = 0;
     while next < end {
         let bytes = log.read(next, COPY_BYTES, end, true)?;
         let Some(reached) = crate::partition::end_of(&bytes) else { break };
-        file.write_at(position, &bytes).map_err(|e| failed("write", &path, e))?;
+        file.write_at(position, &bytes).map_err(|e| room("write", &path, bytes.len(), e))?;
         position += bytes.len() as u64;
         next = reached;
     }

@@ -151,10 +151,16 @@ impl Partition {
 
     fn truncate(&mut self, to: u64, keep_aside: bool) -> Result<Input, Fatal> {
         if keep_aside {
-            self.keep_tail(to)?;
+            match self.keep_tail(to) {
+                Err(LogError::DiskFull { .. }) => return Ok(self.no_room_to_cut(to)),
+                other => other.map_err(|e| self.disk("copy of a cut tail", &e))?,
+            }
         }
         let before = self.log.end_offset();
-        let end = self.log.truncate(to).map_err(|e| self.disk("truncation", &e))?;
+        let end = match self.log.truncate(to) {
+            Err(LogError::DiskFull { .. }) => return Ok(self.no_room_to_cut(to)),
+            other => other.map_err(|e| self.disk("truncation", &e))?,
+        };
         if end < before {
             metrics::counter!(crate::metrics::TRUNCATIONS).increment(1);
             tracing::info!(partition = %self.at, from = end, to = before, "cut a tail that the leader does not have");
@@ -166,9 +172,15 @@ impl Partition {
 
     fn reset(&mut self, start: u64, keep_aside: bool) -> Result<Input, Fatal> {
         if keep_aside {
-            self.keep_tail(self.log.start_offset())?;
+            match self.keep_tail(self.log.start_offset()) {
+                Err(LogError::DiskFull { .. }) => return Ok(self.no_room_to_cut(start)),
+                other => other.map_err(|e| self.disk("copy of a cut tail", &e))?,
+            }
         }
-        self.log.reset(start).map_err(|e| self.disk("reset", &e))?;
+        match self.log.reset(start) {
+            Err(LogError::DiskFull { .. }) => return Ok(self.no_room_to_cut(start)),
+            other => other.map_err(|e| self.disk("reset", &e))?,
+        }
         self.flush.forget();
         self.pumps.forget_kept();
         Ok(Input::Cut { start: self.log.start_offset(), end: self.log.end_offset() })
@@ -176,8 +188,13 @@ impl Partition {
 
     /// Copies what is about to be cut into a file of its own, durably: an unclean election overruled it, an operator may
     /// still want it.
-    fn keep_tail(&self, from: u64) -> Result<(), Fatal> {
-        crate::strays::keep_tail(&self.log, &self.data, self.at, from).map_err(|e| self.disk("copy of a cut tail", &e))
+    fn keep_tail(&self, from: u64) -> Result<(), LogError> {
+        crate::strays::keep_tail(&self.log, &self.data, self.at, from)
+    }
+
+    fn no_room_to_cut(&self, to: u64) -> Input {
+        tracing::warn!(partition = %self.at, to, "no room to note a cut: it is asked for again");
+        Input::CutFailed
     }
 }
 

@@ -248,6 +248,11 @@ impl Following {
         }
     }
 
+    /// No room for the cut: nothing has changed, and it is asked for again later.
+    pub(super) fn cut_failed(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.pause(NO_ROOM_PAUSE_MS, now, effects);
+    }
+
     /// Batches: exactly at our end, without a gap, epochs between our last and the leader's. Returns the append.
     pub(super) fn pushed(
         &mut self,

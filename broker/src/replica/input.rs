@@ -177,6 +177,8 @@ pub enum Input {
         /// Effective end: batches that straddle the cut went whole.
         end: u64,
     },
+    /// There was no room for `Truncate` or `Reset`, and the log is as it was.
+    CutFailed,
     /// `AdvanceStart` is durable; or there was no room to note it, and the start is what it was.
     StartAdvanced {
         /// First offset now.

@@ -187,7 +187,11 @@ impl Replica {
         let first = effects.len();
         let is_result = matches!(
             input,
-            Input::Appended | Input::AppendFailed { .. } | Input::Cut { .. } | Input::StartAdvanced { .. }
+            Input::Appended
+                | Input::AppendFailed { .. }
+                | Input::Cut { .. }
+                | Input::CutFailed
+                | Input::StartAdvanced { .. }
         );
         if let Role::Leader(leadership) = &mut self.role {
             let (strict, end) = (leadership.strict(), self.base.log.end);
@@ -397,6 +401,9 @@ impl Replica {
             (LogOp::Realign(push), Input::Cut { start, end }, Role::Follower(following)) => {
                 base.log.cut(true, start, end);
                 self.outstanding = following.realigned(*push, base, now, effects);
+            }
+            (LogOp::Cut { .. } | LogOp::Realign(_), Input::CutFailed, Role::Follower(following)) => {
+                following.cut_failed(now, effects);
             }
             (LogOp::AdvanceStart { to, delete }, Input::StartAdvanced { start }, role) => {
                 base.log.start_advanced(start);

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::shared::DirState;
+use super::shared::{DirState, Gate};
 use super::{Active, Cutting, Log};
 use crate::epochs::{EpochStart, EpochTable};
 use crate::error::{Damage, LogError};
@@ -31,7 +31,7 @@ pub struct Dropped {
 impl Log {
     /// Cuts everything at and above `to`; durable on return. A batch that straddles `to` goes whole, so the log may
     /// end below: the new end is returned. Flushes in flight become void. Syncs on this thread.
-    /// Errors: `to` outside of the log.
+    /// Errors: `to` outside of the log; `DiskFull`, and the log is as before.
     pub fn truncate(&mut self, to: u64) -> Result<u64, LogError> {
         self.shared.check()?;
         if to > self.end {
@@ -50,8 +50,7 @@ impl Log {
             let start = self.start;
             return self.reset(start).map(|()| start);
         }
-        let result = self.cut_to(outline);
-        self.shared.guard_steps(result)?;
+        self.cut_to(outline)?;
         Ok(self.end)
     }
 
@@ -76,22 +75,35 @@ impl Log {
         let later: Vec<u64> = self.segment_bases().filter(|base| *base > outline.base).collect();
         let shared = self.shared.clone();
         let mut gate = shared.gate();
+        if self.frozen.contains_key(&outline.base) || !later.is_empty() {
+            gate.state.cutting = Some(cutting);
+            if let Err(error) = shared.guard(shared.store(&gate)) {
+                gate.state.cutting = None;
+                return Err(error);
+            }
+        }
         gate.generation += 1;
         self.generation = gate.generation;
-        let frozen = self.frozen.contains_key(&outline.base);
-        if frozen || !later.is_empty() {
-            gate.state.cutting = Some(cutting);
-            shared.store(&gate)?;
-        }
+        let result = self.cut_files(&mut gate, outline, cutting, &later);
+        shared.guard_steps(result)
+    }
+
+    /// From here on the cut is made whatever happens, by the next start if need be.
+    fn cut_files(
+        &mut self,
+        gate: &mut Gate,
+        outline: Outline,
+        cutting: Cutting,
+        later: &[u64],
+    ) -> Result<(), LogError> {
         let file = match self.active.take().filter(|a| a.outline.base == outline.base) {
             Some(active) => active.file,
             None => self.open_segment(outline.base)?,
         };
-        finish_cut(&*self.storage, &self.dir, &file, cutting.mark(), &later)?;
+        finish_cut(&*self.storage, &self.dir, &file, cutting.mark(), later)?;
         if gate.state.cutting.take().is_some() {
-            shared.store(&gate)?;
+            self.shared.store(gate)?;
         }
-        drop(gate);
         self.frozen.retain(|base, _| *base < outline.base);
         self.loaded.lock().retain(|(base, _)| *base < outline.base);
         self.epochs.truncate(outline.next);
@@ -178,27 +190,39 @@ impl Log {
 
     /// Throws everything away and begins at `start`, durably: for a follower whose log lies below its leader's, and
     /// a Raft log purged past its end. Flushes in flight become void. Syncs on this thread.
+    /// Errors: `DiskFull`, and the log is as before.
     pub fn reset(&mut self, start: u64) -> Result<(), LogError> {
         self.shared.check()?;
+        let made = self.make_dir().and_then(|()| self.sync_name());
+        self.shared.guard(made)?;
+        let shared = self.shared.clone();
+        let mut gate = shared.gate();
+        let fresh = DirState { life: self.life + 1, start, ..DirState::fresh() };
+        let before = std::mem::replace(&mut gate.state, fresh);
+        if let Err(error) = shared.guard(shared.store(&gate)) {
+            gate.state = before;
+            return Err(error);
+        }
+        gate.generation += 1;
+        self.generation = gate.generation;
+        self.life += 1;
         let result = self.start_over(start);
-        self.shared.guard_steps(result)
+        shared.guard_steps(result)
     }
 
-    fn start_over(&mut self, start: u64) -> Result<(), LogError> {
-        self.make_dir()?;
+    /// Makes the name of the directory durable if it is new.
+    fn sync_name(&mut self) -> Result<(), LogError> {
         if self.parent_unsynced
             && let Some(parent) = self.dir.parent()
         {
             self.storage.sync_dir(parent).map_err(LogError::io("sync of directory", parent))?;
             self.parent_unsynced = false;
         }
-        let shared = self.shared.clone();
-        let mut gate = shared.gate();
-        gate.generation += 1;
-        self.generation = gate.generation;
-        self.life += 1;
-        gate.state = DirState { life: self.life, start, ..DirState::fresh() };
-        shared.store(&gate)?;
+        Ok(())
+    }
+
+    /// The new life has begun durably: what is left of the old one is garbage.
+    fn start_over(&mut self, start: u64) -> Result<(), LogError> {
         let bases: Vec<u64> = self.segment_bases().collect();
         for base in bases {
             remove_segment(&*self.storage, &self.dir, base)?;

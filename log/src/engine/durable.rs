@@ -118,8 +118,17 @@ impl Log {
     /// Ends the life of this log in the process cleanly: trims reserved space, makes all durable, and marks it so
     /// that the next open reads nothing again. Nothing is written if nothing changed since a clean stop. Flushes in
     /// flight become void: the directory may be moved, and another log begun in its place, once this returns.
+    /// Without room to note that the log is not empty any more its bytes and names are durable, but not marked: the next
+    /// open reads them once more.
     pub fn close_clean(mut self) -> Result<(), LogError> {
-        self.sync()?;
+        match self.sync() {
+            Err(error @ LogError::DiskFull { .. }) => {
+                tracing::warn!(dir = %self.dir.display(), %error, "no room to mark a log as closed");
+                self.shared.gate().generation += 1;
+                return Ok(());
+            }
+            other => other?,
+        }
         self.shared.gate().generation += 1;
         let result = self.close();
         self.shared.guard(result)

@@ -8,6 +8,7 @@ mod log_damage;
 mod log_model;
 mod log_stories;
 mod log_threads;
+mod no_room;
 #[cfg(feature = "power-loss")]
 mod power_loss;
 mod registry;

@@ -113,6 +113,9 @@ impl Rig {
                 inputs.extend(match effect {
                     Effect::Append { .. } if std::mem::take(&mut self.no_room) => Some(Input::AppendFailed { end }),
                     Effect::Append { .. } => Some(Input::Appended),
+                    Effect::Truncate { .. } | Effect::Reset { .. } if std::mem::take(&mut self.no_room) => {
+                        Some(Input::CutFailed)
+                    }
                     Effect::Truncate { to, .. } => Some(Input::Cut { start, end: *to }),
                     Effect::Reset { start, .. } => Some(Input::Cut { start: *start, end: *start }),
                     Effect::AdvanceStart { to } => Some(Input::StartAdvanced { start: *to }),

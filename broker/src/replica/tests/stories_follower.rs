@@ -259,6 +259,25 @@ fn no_room_pauses_the_copy_and_goes_on_from_where_it_ended() {
 }
 
 #[test]
+fn no_room_for_a_cut_changes_nothing_and_it_is_asked_for_again() {
+    let (mut rig, asked) = follow(Rig::log(&[(0, 5, 1), (5, 10, 2)]), 2, true);
+    let diverged = |subscription| Input::Diverged {
+        subscription,
+        leader_epoch: LeaderEpoch(5),
+        epoch: Some(LeaderEpoch(2)),
+        end: 8,
+    };
+    rig.no_room = true;
+    let effects = rig.step(diverged(asked.subscription));
+    assert!(effects.contains(&Effect::Truncate { to: 8, keep_aside: false }), "{effects:?}");
+    assert_eq!((rig.replica.log_end(), subscribed(&effects)), (10, None));
+    let again = subscribed(&rig.wait(NO_ROOM_PAUSE_MS)).expect("it asks again later");
+    assert_eq!(again.log_end, 10);
+    let effects = rig.step(diverged(again.subscription));
+    assert_eq!(subscribed(&effects).map(|s| s.log_end), Some(8), "there is room");
+}
+
+#[test]
 fn without_a_leader_the_log_end_is_reported_once_per_epoch_and_on_request() {
     let mut rig = Rig::over(Rig::log(&[(0, 5, 1), (5, 9, 3)]), 0);
     let nobody = PartitionView { leader: None, leader_epoch: LeaderEpoch(4), ..view() };
