@@ -62,6 +62,19 @@ fn a_cluster_gives_every_acknowledged_record_back_whatever_dies() {
 }
 
 #[test]
+fn records_that_were_trimmed_stay_gone_whoever_leads_next() {
+    let cluster = TestCluster::start(PROGRAM, &Wish::default());
+    cluster.cli_ok(&["topic", "create", "events", "--partitions", "1", "--replicas", "3"]);
+    produce(&cluster, 0..1_000);
+    cluster.cli_ok(&["topic", "trim", "events", "--partition", "0", "--before", "400", "--yes"]);
+    for broker in (1..=3).map(NodeName::broker) {
+        cluster.kill(broker);
+        assert_eq!(everything(&cluster), (400..1_000).collect());
+        cluster.start_nodes(&[broker]);
+    }
+}
+
+#[test]
 fn a_paused_leader_is_replaced_and_comes_back_as_a_follower() {
     let cluster = TestCluster::start(PROGRAM, &Wish::default());
     cluster.cli_ok(&["topic", "create", "events", "--partitions", "3", "--replicas", "3"]);
