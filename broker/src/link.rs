@@ -182,7 +182,11 @@ impl Controllers {
             redirects = if redirected { redirects + 1 } else { 0 };
             // A hint is followed at once, but two controllers may take each other for the active one.
             if redirects != 1 {
-                self.pause(jittered(pause)).await;
+                // What a circle of hints says of the active controller is no news.
+                match redirects {
+                    0 => self.pause(jittered(pause)).await,
+                    _ => tokio::time::sleep(jittered(pause)).await,
+                }
                 pause = (pause * 2).min(Duration::from_millis(limits::RETRY_PAUSE_MS_MAX));
             }
         }

@@ -24,7 +24,7 @@ pub fn keep_tail(log: &Log, data: &DataDir, at: TopicPartition, from: u64) -> Re
     let storage = data.storage();
     let failed =
         |op: &'static str, path: &Path, source: std::io::Error| LogError::Io { op, path: path.to_owned(), source };
-    // An unfinished copy is written over by the next attempt.
+    // A copy that a crash left unfinished is written over by the next attempt.
     let room = |op: &'static str, path: &Path, wanted: usize, source: std::io::Error| match source.kind() {
         std::io::ErrorKind::StorageFull => LogError::DiskFull { path: path.to_owned(), wanted: wanted as u64 },
         _ => failed(op, path, source),
@@ -36,13 +36,23 @@ pub fn keep_tail(log: &Log, data: &DataDir, at: TopicPartition, from: u64) -> Re
         other => other,
     }
     .map_err(|e| room("create", &path, 0, e))?;
-    let mut position = 0;
-    while next < end {
-        let bytes = log.read(next, COPY_BYTES, end, true)?;
-        let Some(reached) = crate::partition::end_of(&bytes) else { break };
-        file.write_at(position, &bytes).map_err(|e| room("write", &path, bytes.len(), e))?;
-        position += bytes.len() as u64;
-        next = reached;
+    let mut copy = || {
+        let mut position = 0;
+        while next < end {
+            let bytes = log.read(next, COPY_BYTES, end, true)?;
+            let Some(reached) = crate::partition::end_of(&bytes) else { break };
+            file.write_at(position, &bytes).map_err(|e| room("write", &path, bytes.len(), e))?;
+            position += bytes.len() as u64;
+            next = reached;
+        }
+        Ok(())
+    };
+    if let Err(error) = copy() {
+        // Half a copy would hold the very room that is missing.
+        if matches!(error, LogError::DiskFull { .. }) {
+            storage.remove(&path).map_err(|e| failed("remove", &path, e))?;
+        }
+        return Err(error);
     }
     file.sync().map_err(|e| failed("sync", &path, e))?;
     storage.sync_dir(&aside).map_err(|e| failed("sync of directory", &aside, e))

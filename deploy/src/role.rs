@@ -69,7 +69,7 @@ fn start_and_serve(role: Role, layered: &Layered) -> Result<(), Failure> {
     logging::install(format, filter);
     abort_on_panic();
     let render = metrics::install().map_err(Failure::start)?;
-    share_descriptors().map_err(Failure::start)?;
+    share_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(limits::CONTROL_THREADS)
         .thread_name(format!("{role}-control"))
@@ -87,18 +87,19 @@ fn start_and_serve(role: Role, layered: &Layered) -> Result<(), Failure> {
 }
 
 /// Asks the system for as many descriptors as it gives, and keeps some for files: connections may not take them all.
-fn share_descriptors() -> std::io::Result<()> {
+fn share_descriptors() {
     let given = getrlimit(Resource::Nofile);
     let wanted = given.maximum.map_or(limits::DESCRIPTORS_MAX, |maximum| maximum.min(limits::DESCRIPTORS_MAX));
     let mut descriptors = given.current.unwrap_or(limits::DESCRIPTORS_MAX);
     if descriptors < wanted {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: given.maximum })?;
-        descriptors = wanted;
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: given.maximum }) {
+            Ok(()) => descriptors = wanted,
+            Err(error) => tracing::warn!(%error, descriptors, wanted, "the descriptor limit stays as it is"),
+        }
     }
     let connections = descriptors / limits::CONNECTIONS_SHARE;
     tracing::info!(descriptors, connections, "descriptors shared out");
     protocol::rpc::connections::limit_process(usize::try_from(connections).unwrap_or(usize::MAX));
-    Ok(())
 }
 
 /// Where the node keeps its files: what `data.dir` names, on the kind of disk `storage` names.

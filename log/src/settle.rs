@@ -50,7 +50,7 @@ fn clear(log: &mut Log, recovery: &Recovery, names_unsynced: bool, garbage: &[Pa
     let drops = garbage.iter().any(|path| path.extension().is_some_and(|e| e == "log"));
     let begun_anew = log.active_mut().is_none() && names_unsynced;
     // The state that says where the log starts, and that makes garbage of segments, may be in the cache only.
-    if drops || begun_anew || (!recovery.clean && log.start_offset() > 0) {
+    if drops || begun_anew || log.start_offset() > 0 {
         sync(log)?;
     }
     for path in garbage {

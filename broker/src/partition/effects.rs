@@ -158,7 +158,8 @@ impl Partition {
         }
         let before = self.log.end_offset();
         let end = match self.log.truncate(to) {
-            Err(LogError::DiskFull { .. }) => return Ok(self.no_room_to_cut(to)),
+            // A poisoned log is cut half way: that is no refusal.
+            Err(LogError::DiskFull { .. }) if !self.log.is_poisoned() => return Ok(self.no_room_to_cut(to)),
             other => other.map_err(|e| self.disk("truncation", &e))?,
         };
         if end < before {
@@ -178,7 +179,7 @@ impl Partition {
             }
         }
         match self.log.reset(start) {
-            Err(LogError::DiskFull { .. }) => return Ok(self.no_room_to_cut(start)),
+            Err(LogError::DiskFull { .. }) if !self.log.is_poisoned() => return Ok(self.no_room_to_cut(start)),
             other => other.map_err(|e| self.disk("reset", &e))?,
         }
         self.flush.forget();

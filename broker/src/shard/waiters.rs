@@ -24,9 +24,12 @@ pub(super) struct Waiters {
 impl Waiters {
     /// Remembers a reader. Beyond the limit it is not woken, and looks again when its time is up.
     pub(super) fn add(&mut self, at: TopicPartition, waiter: &Weak<Notify>) {
-        let here = self.of.get(&at).map_or(0, BTreeMap::len);
-        let doubled = self.count >= WAITERS_LOOKED_THROUGH_MIN.max(2 * self.living);
-        if doubled || here >= WAITERS_PER_PARTITION || self.count >= WAITERS_PER_SHARD {
+        let here = self.of.get(&at);
+        if here.is_some_and(|waiters| waiters.contains_key(&(waiter.as_ptr() as usize))) {
+            return;
+        }
+        let full = here.is_some_and(|w| w.len() >= WAITERS_PER_PARTITION) || self.count >= WAITERS_PER_SHARD;
+        if full || self.count >= WAITERS_LOOKED_THROUGH_MIN.max(2 * self.living) {
             self.forget_the_gone();
         }
         if self.count >= WAITERS_PER_SHARD || waiter.strong_count() == 0 {
