@@ -274,7 +274,7 @@ impl Quorum {
         }
         match self.flatten(Instant::now() + MEMBERSHIP_REPAIR_DEADLINE).await {
             Ok(_) => tracing::info!("a membership that was left joint is flattened"),
-            Err(error) => tracing::warn!(%error, "membership stays joint for now"),
+            Err(error) => tracing::warn!(%error, "membership stays joint until the next look"),
         }
     }
 

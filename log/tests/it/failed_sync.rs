@@ -85,6 +85,34 @@ fn what_a_start_after_a_failed_sync_claims_survives_a_power_cut() {
     assert!(kept > 0, "no start had to keep anything");
 }
 
+/// A head drop moves no end mark: the log that was closed cleanly before it still reads as closed cleanly after it.
+#[test]
+fn a_log_start_shown_by_a_clean_start_survives_a_power_cut() {
+    let mut only_shown = 0;
+    for nth in 0.. {
+        let disk = disk();
+        let (mut log, _) = open(&disk, tiny());
+        grow(&mut log, 1, 3).expect("append");
+        log.close_clean().expect("close");
+        let (mut log, _) = open(&disk, tiny());
+        fail(&disk, Op::SyncDir, nth);
+        let dropped = log.drop_head(2);
+        drop(log);
+        disk.kill_process();
+        if dropped.is_ok() {
+            assert!(nth > 0, "the drop syncs no directory");
+            break;
+        }
+        let (log, recovery) = open(&disk, tiny());
+        let shown = log.start_offset();
+        only_shown += u64::from(recovery.clean && shown == 2);
+        drop(log);
+        disk.crash(&mut || false);
+        assert_eq!(open(&disk, tiny()).0.start_offset(), shown, "SyncDir {nth}");
+    }
+    assert!(only_shown > 0, "no clean start showed a start that was in the cache only");
+}
+
 /// A process that dies between the rename and the sync of the directory leaves a record that is only in the cache. Who
 /// acts on it must not find the older one after a power cut: for a vote that would be a second one in the same term.
 #[test]
