@@ -8,10 +8,10 @@
 //! Hence: behind a trait, opened with a panic guard, deleted and begun again at any doubt, never synced.
 
 use protocol::ids::{LeaderEpoch, TopicPartition};
+use protocol::machine::Worker;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use tokio::sync::mpsc::{Sender, channel};
 
 use crate::limits;
 use crate::replica::Checkpoint;
@@ -128,7 +128,7 @@ impl Checkpoints for SledCheckpoints {
 /// is dropped: a checkpoint only saves time.
 #[derive(Debug, Clone)]
 pub struct CheckpointWriter {
-    queue: SyncSender<Vec<(TopicPartition, Checkpoint)>>,
+    queue: Sender<Vec<(TopicPartition, Checkpoint)>>,
 }
 
 impl CheckpointWriter {
@@ -136,10 +136,14 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// The operating system's, when the thread cannot be started.
-    pub fn start(checkpoints: Box<dyn Checkpoints>) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (queue, values) = sync_channel::<Vec<_>>(limits::CHECKPOINT_QUEUE);
-        let work = move || values.iter().for_each(|values| checkpoints.remember(&values));
-        let thread = std::thread::Builder::new().name("checkpoints".into()).spawn(work)?;
+    pub fn start(checkpoints: Box<dyn Checkpoints>) -> std::io::Result<(Self, Worker)> {
+        let (queue, mut values) = channel::<Vec<_>>(limits::CHECKPOINT_QUEUE);
+        let work = async move {
+            while let Some(values) = values.recv().await {
+                checkpoints.remember(&values);
+            }
+        };
+        let thread = Worker::start("checkpoints", move || Ok::<_, std::io::Error>(work))?;
         Ok((Self { queue }, thread))
     }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// What recovery found of one partition's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// The policy durably noted, None = never.
+    /// The policy that everything counted was kept by, None = nothing says so.
     pub policy: Option<FlushPolicy>,
     /// No record in it, and no sign that there ever was one.
     pub empty: bool,

@@ -76,13 +76,14 @@ impl Halt {
     }
 }
 
-/// Ends the process when a thread that holds it panics: what the thread left half done must not be worked with.
+/// Ends the process when a thread that holds it panics: what the thread left half done must not be worked with. In a
+/// simulation the panic itself ends the run.
 #[derive(Debug)]
 pub struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && protocol::machine::simulated().is_none() {
             eprintln!("seawall broker: a thread panicked; stopping at once");
             std::process::abort();
         }

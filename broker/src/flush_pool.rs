@@ -7,10 +7,10 @@
 
 use log::{FlushJob, make_durable};
 use parking_lot::{Condvar, Mutex};
+use protocol::machine::{self, Worker};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use crate::limits;
 use crate::partition::outside::Life;
@@ -62,12 +62,15 @@ impl FlushPool {
     ///
     /// # Errors
     /// The operating system's, when a thread cannot be started.
-    pub fn start() -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
+    pub fn start() -> std::io::Result<(Self, Vec<Worker>)> {
         let queue: Arc<Queue> = Arc::default();
         let pool = Self { queue: Arc::new(Closer(queue.clone())) };
+        if machine::simulated().is_some() {
+            return Ok((pool, Vec::new()));
+        }
         let thread = |n: usize| {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("flush-{n}")).spawn(move || work(&queue))
+            std::thread::Builder::new().name(format!("flush-{n}")).spawn(move || work(&queue)).map(Worker::thread)
         };
         let threads = (0..limits::FLUSH_THREADS).map(thread).collect::<Result<Vec<_>, _>>()?;
         Ok((pool, threads))
@@ -75,7 +78,12 @@ impl FlushPool {
 
     /// Queues a job; its outcome comes to the shard.
     pub fn submit(&self, life: Life, job: FlushJob, shard: ShardSender) {
-        self.queue.0.state.lock().jobs.push_back(Job { life, job, shard });
+        let job = Job { life, job, shard };
+        if machine::simulated().is_some() {
+            tokio::spawn(sync_later(job));
+            return;
+        }
+        self.queue.0.state.lock().jobs.push_back(job);
         self.queue.0.news.notify_one();
     }
 }
@@ -101,15 +109,25 @@ fn work(queue: &Queue) {
     // Without this thread some partitions would never be answered again.
     let _guard = crate::fatal::AbortOnPanic;
     while let Some(batch) = take(queue) {
-        let mut owners = Vec::with_capacity(batch.len());
-        let mut jobs = Vec::with_capacity(batch.len());
-        for Job { life, job, shard } in batch {
-            owners.push((life, shard));
-            jobs.push(job);
-        }
-        for ((life, shard), outcome) in owners.into_iter().zip(make_durable(jobs)) {
-            shard.control(Control::Flushed { life, outcome });
-        }
+        sync(batch);
+    }
+}
+
+/// On a simulated machine, which has no threads.
+async fn sync_later(job: Job) {
+    machine::pause().await;
+    sync(vec![job]);
+}
+
+fn sync(batch: Vec<Job>) {
+    let mut owners = Vec::with_capacity(batch.len());
+    let mut jobs = Vec::with_capacity(batch.len());
+    for Job { life, job, shard } in batch {
+        owners.push((life, shard));
+        jobs.push(job);
+    }
+    for ((life, shard), outcome) in owners.into_iter().zip(make_durable(jobs)) {
+        shard.control(Control::Flushed { life, outcome });
     }
 }
 
@@ -123,14 +141,14 @@ mod tests {
         assert_eq!((share(20), share(500)), (5, limits::FLUSH_JOBS_TOGETHER));
     }
 
-    #[test]
-    fn the_threads_end_with_the_last_clone() {
+    #[tokio::test]
+    async fn the_threads_end_with_the_last_clone() {
         let (pool, threads) = FlushPool::start().expect("threads start");
         let clone = pool.clone();
         drop(pool);
         drop(clone);
         for thread in threads {
-            thread.join().expect("a thread ends by itself");
+            assert!(thread.join().await, "a thread ends by itself");
         }
     }
 }

@@ -7,10 +7,11 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::serve::Listener;
 use protocol::limits::HTTP_CONNECTIONS_MAX;
-use protocol::rpc::connections::{Connection, Places};
+use protocol::rpc::connections::{Connection, Incoming, Places};
+use protocol::rpc::server;
+use protocol::rpc::socket::Listener as Accepting;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Renders the metrics page; given by the binary, which owns the recorder.
@@ -30,7 +31,7 @@ struct Pages {
 /// # Errors
 /// The listener's own.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Accepting,
     render: Render,
     readiness: Readiness,
     stop: CancellationToken,
@@ -40,14 +41,16 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Pages { render, readiness });
-    let listener = Capped { listener, places: Places::pages("metrics", HTTP_CONNECTIONS_MAX) };
-    axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
+    axum::serve(Capped::new(listener), app).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }
 
 /// Accepts for the pages, within their places.
-struct Capped {
-    listener: TcpListener,
-    places: Places,
+struct Capped(Incoming);
+
+impl Capped {
+    fn new(listener: Accepting) -> Self {
+        Self(server::incoming(listener, Places::pages("metrics", HTTP_CONNECTIONS_MAX)))
+    }
 }
 
 impl Listener for Capped {
@@ -55,16 +58,11 @@ impl Listener for Capped {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let (stream, peer) = Listener::accept(&mut self.listener).await;
-            if let Some(connection) = self.places.admit(stream) {
-                return (connection, peer);
-            }
-        }
+        self.0.accept().await
     }
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.local_addr()
     }
 }
 

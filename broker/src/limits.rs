@@ -57,6 +57,9 @@ pub const WAITERS_PER_SHARD: usize = 100_000;
 pub const WAITERS_LOOKED_THROUGH_MIN: usize = 1_024;
 /// Time between rounds of housekeeping in a shard, ms: half of the second in which an idle log's end mark must be durable.
 pub const HOUSEKEEPING_MS: u64 = 500;
+/// Time between reports of a replica whose partition nobody leads, ms: one may be lost, or forgotten by a controller that
+/// stepped down and came back.
+pub const REPORT_AGAIN_MS: u64 = 5_000;
 /// Time between checkpoints of high watermarks, ms: what a restart may have to learn again from the ISR.
 pub const CHECKPOINT_MS: u64 = 5_000;
 /// Partition directories opened at a time at start: reading is quick, the syncs of recovery overlap.
@@ -99,5 +102,8 @@ pub const DISK_CHECK_MS: u64 = 1_000;
 pub const NOTE_RETRY_MS: u64 = 1_000;
 /// Time between questions for the voters, ms: a replaced controller is found before its predecessor is missed.
 pub const VOTERS_REFRESH_MS: u64 = 5_000;
+/// Time by which the wall clock may be ahead of the one that retention goes by before each run says so, ms: clocks that are
+/// set by seconds are caught up with within minutes.
+pub const RETENTION_UNBELIEVED_WARN_MS: i64 = 60_000;
 /// Batches of checkpoints waiting to be written at most: one per shard, with room; what does not fit is written next time.
 pub const CHECKPOINT_QUEUE: usize = 256;

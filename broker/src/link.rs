@@ -294,8 +294,7 @@ impl Controllers {
 /// Half to all of the pause, so that brokers that lost the same controller do not return in step.
 #[must_use]
 pub fn jittered(pause: Duration) -> Duration {
-    let (_, low) = uuid::Uuid::new_v4().as_u64_pair();
-    let part = u32::try_from(low % 1_000).unwrap_or(0);
+    let part = u32::try_from(protocol::machine::random() % 1_000).unwrap_or(0);
     pause / 2 + pause.mul_f64(f64::from(part) / 2_000.0)
 }
 

@@ -1,7 +1,7 @@
 //! Names of the broker's metrics, all in one place, after Kafka's concepts. Values are recorded by their owners; the
 //! recorder belongs to the binary.
 //!
-//! Gauges carry the label `shard`; the broker's value is their sum.
+//! Gauges carry the label `shard`; the broker's value is their sum, unless the gauge says otherwise.
 
 use metrics::{counter, gauge, histogram};
 
@@ -37,6 +37,8 @@ pub const LEASE_MS: &str = "seawall_broker_lease_remaining_ms";
 pub const METADATA_BATCH: &str = "seawall_broker_metadata_applied_batch";
 /// 1 while produce is refused for want of disk space.
 pub const DISK_FULL: &str = "seawall_broker_disk_full";
+/// Milliseconds by which the wall clock is ahead of the time that retention goes by; the broker's value is the largest.
+pub const RETENTION_UNBELIEVED_MS: &str = "seawall_broker_retention_clock_unbelieved_ms";
 /// Tails cut from logs here because another leader's history differs.
 pub const TRUNCATIONS: &str = "seawall_broker_log_truncations_total";
 
@@ -105,6 +107,11 @@ impl ShardGauges {
     #[must_use]
     pub fn reset(&self) -> Self {
         Self { shard: self.shard.clone(), ..Self::default() }
+    }
+
+    /// Records [`RETENTION_UNBELIEVED_MS`].
+    pub fn retention_unbelieved(&self, millis: i64) {
+        gauge!(RETENTION_UNBELIEVED_MS, "shard" => self.shard.clone()).set(millis as f64);
     }
 
     /// Hands the values to the recorder.

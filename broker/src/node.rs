@@ -13,14 +13,15 @@ use log::LogError;
 use log::data_dir::{DataDir, DataDirError};
 use log::storage::Storage;
 use protocol::ids::BrokerId;
+use protocol::machine::{self, NoThread, Worker};
 use protocol::metadata::record::Endpoint;
 use protocol::rpc::channel::Dialer;
+use protocol::rpc::socket::Socket;
 use protocol::timers::Timers;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -65,7 +66,10 @@ pub enum StartError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// A thread or runtime cannot be started, or a service not built.
+    /// A shard got no thread, or its thread no runtime.
+    #[error(transparent)]
+    NoThread(#[from] NoThread),
+    /// Another thread cannot be started, or a service not built.
     #[error("{what}: {reason}")]
     Build {
         /// What.
@@ -91,7 +95,7 @@ pub struct RunningBroker {
     addresses: Addresses,
     shared: Shared,
     tasks: Tasks,
-    threads: Vec<JoinHandle<()>>,
+    workers: Vec<Worker>,
     data: Arc<DataDir>,
 }
 
@@ -144,10 +148,13 @@ impl RunningBroker {
             closed &= told.await.unwrap_or(false);
         }
         let epoch = *self.tasks.registered.borrow();
-        let (threads, data) = (self.threads, self.data);
+        let data = self.data;
         drop(self.shared);
-        let finished = tokio::task::spawn_blocking(move || {
-            let joined = threads.into_iter().map(JoinHandle::join).all(|outcome| outcome.is_ok());
+        let mut joined = true;
+        for worker in self.workers {
+            joined &= worker.join().await;
+        }
+        let finished = machine::blocking(move || {
             let marked = match epoch.filter(|_| closed && joined) {
                 Some(epoch) => data.mark_clean_shutdown(epoch.0).is_ok(),
                 None => false,
@@ -162,16 +169,15 @@ impl RunningBroker {
 }
 
 struct Sockets {
-    client: StdListener,
-    internal: StdListener,
-    metrics: StdListener,
+    client: Socket,
+    internal: Socket,
+    metrics: Socket,
     addresses: Addresses,
 }
 
-fn bind(key: &'static str, address: &str) -> Result<(StdListener, SocketAddr), StartError> {
+fn bind(key: &'static str, address: &str) -> Result<(Socket, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { key, address: address.to_owned(), source };
-    let socket = StdListener::bind(address).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
+    let socket = Socket::bind(address).map_err(failed)?;
     let bound = socket.local_addr().map_err(failed)?;
     Ok((socket, bound))
 }
@@ -259,13 +265,13 @@ impl Build {
         let Self { config, sockets, halt, opening, dialer } = self;
         let Opening { data, registry, recovered, evidence, disk, checkpoints } = opening;
         let shared = Shared::new(&config, &dialer, senders, disk);
-        let (flush_pool, mut threads) = FlushPool::start().map_err(StartError::build("flush threads"))?;
-        let (notes, note_thread) =
+        let (flush_pool, mut workers) = FlushPool::start().map_err(StartError::build("flush threads"))?;
+        let (notes, note_writer) =
             NoteWriter::start(registry, halt.clone()).map_err(StartError::build("registry thread"))?;
-        threads.push(note_thread);
-        let (checkpoints, checkpoint_thread) =
+        workers.push(note_writer);
+        let (checkpoints, checkpoint_writer) =
             CheckpointWriter::start(checkpoints).map_err(StartError::build("checkpoint thread"))?;
-        threads.push(checkpoint_thread);
+        workers.push(checkpoint_writer);
         let (controller, controller_end) = ControllerQueue::new();
         let mut by_shard: Vec<BTreeMap<_, _>> = queues.iter().map(|_| BTreeMap::new()).collect();
         for (at, opened) in recovered {
@@ -303,7 +309,7 @@ impl Build {
         let parts: Vec<_> = parts.collect();
         drop((flush_pool, notes, controller, checkpoints));
         for parts in parts {
-            threads.push(ShardThread { parts, listening: listening.clone() }.start()?);
+            workers.push(ShardThread { parts, listening: listening.clone() }.start()?);
         }
         let Sockets { metrics, addresses, .. } = sockets;
         let control = Control {
@@ -317,14 +323,14 @@ impl Build {
         };
         let tasks = control.start(controller_end, metrics, render, reporter)?;
         tracing::info!(broker = %config.node_id, client = %addresses.client, internal = %addresses.internal, "listening");
-        Ok(RunningBroker { id: config.node_id, addresses, shared, tasks, threads, data })
+        Ok(RunningBroker { id: config.node_id, addresses, shared, tasks, workers, data })
     }
 }
 
 fn registrant(config: &Config, data: &DataDir, addresses: &Addresses) -> Registrant {
     Registrant {
         me: config.node_id,
-        incarnation: Uuid::new_v4(),
+        incarnation: machine::uuid_v4(),
         internal: advertised(config.internal_advertise.as_ref(), addresses.internal),
         client: advertised(config.client_advertise.as_ref(), addresses.client),
         locality: config.locality.to_string(),

@@ -7,10 +7,11 @@
 use log::LogError;
 use log::registry::{Event, PartitionKey, Policy, Registry};
 use protocol::ids::TopicPartition;
+use protocol::machine::{self, Worker};
 use protocol::metadata::configs::FlushPolicy;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 
 use crate::fatal::{Fatal, Halt};
 use crate::limits;
@@ -28,7 +29,7 @@ enum Order {
 /// Hands notes to the writer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct NoteWriter {
-    orders: Sender<Order>,
+    orders: UnboundedSender<Order>,
 }
 
 impl NoteWriter {
@@ -36,9 +37,9 @@ impl NoteWriter {
     ///
     /// # Errors
     /// The operating system's, when the thread cannot be started.
-    pub fn start(registry: Registry, halt: Halt) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (orders, queue) = channel();
-        let thread = std::thread::Builder::new().name("notes".into()).spawn(move || work(registry, &queue, &halt))?;
+    pub fn start(registry: Registry, halt: Halt) -> std::io::Result<(Self, Worker)> {
+        let (orders, queue) = unbounded_channel();
+        let thread = Worker::start("notes", move || Ok::<_, std::io::Error>(work(registry, queue, halt)))?;
         Ok((Self { orders }, thread))
     }
 
@@ -62,12 +63,13 @@ impl NoteWriter {
     }
 }
 
-fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
+async fn work(mut registry: Registry, mut queue: UnboundedReceiver<Order>, halt: Halt) {
     // Without this thread nothing new would ever be acknowledged.
     let _guard = crate::fatal::AbortOnPanic;
-    while let Ok(first) = queue.recv() {
+    while let Some(first) = queue.recv().await {
+        machine::pause().await;
         let mut batch = vec![first];
-        if let Err(error) = record(&mut registry, &mut batch, queue) {
+        if let Err(error) = record(&mut registry, &mut batch, &mut queue).await {
             return halt.halt(&Fatal::Disk(format!("partition registry: {error}")));
         }
         for order in batch {
@@ -84,19 +86,27 @@ fn work(mut registry: Registry, queue: &Receiver<Order>, halt: &Halt) {
 /// Makes the orders and all that wait behind them durable, as soon as there is room. Events of an attempt that found no
 /// room half way fold to the same once more. A process that stops meanwhile does so with the error, and so without its
 /// clean-shutdown marker.
-fn record(registry: &mut Registry, batch: &mut Vec<Order>, queue: &Receiver<Order>) -> Result<(), LogError> {
+async fn record(
+    registry: &mut Registry,
+    batch: &mut Vec<Order>,
+    queue: &mut UnboundedReceiver<Order>,
+) -> Result<(), LogError> {
     loop {
-        batch.extend(queue.try_iter().take(limits::NOTES_PER_SYNC.saturating_sub(batch.len())));
+        while batch.len() < limits::NOTES_PER_SYNC
+            && let Ok(order) = queue.try_recv()
+        {
+            batch.push(order);
+        }
         let events: Vec<_> = batch.iter().map(event).collect();
         let error = match registry.record(&events) {
             Err(error @ LogError::DiskFull { .. }) => error,
             other => return other,
         };
         tracing::warn!(%error, notes = events.len(), "no room for registry notes: they wait");
-        match queue.recv_timeout(Duration::from_millis(limits::NOTE_RETRY_MS)) {
-            Ok(order) => batch.push(order),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(error),
+        match timeout(Duration::from_millis(limits::NOTE_RETRY_MS), queue.recv()).await {
+            Ok(Some(order)) => batch.push(order),
+            Ok(None) => return Err(error),
+            Err(_) => {}
         }
     }
 }
@@ -147,11 +157,12 @@ mod tests {
     use protocol::ids::TopicId;
     use std::path::Path;
     use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
     use uuid::Uuid;
 
     type Fatals = Arc<Mutex<Vec<Fatal>>>;
 
-    fn start(disk: &MemStorage) -> (NoteWriter, JoinHandle<()>, Fatals, DataDir) {
+    fn start(disk: &MemStorage) -> (NoteWriter, Worker, Fatals, DataDir) {
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let (root, expected) = (Path::new("/data"), Expected { cluster_id: None, node_id: 1, role: Role::Broker });
         let identity = Identity { cluster_id: Uuid::nil(), node_id: 1, role: Role::Broker, directory: Uuid::nil() };
@@ -183,8 +194,8 @@ mod tests {
         TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: 0 }
     }
 
-    #[test]
-    fn notes_without_room_wait_for_it() {
+    #[tokio::test]
+    async fn notes_without_room_wait_for_it() {
         let disk = MemStorage::new();
         let (notes, thread, fatals, data) = start(&disk);
         let (shard, mut queues) = ShardSender::new();
@@ -193,24 +204,24 @@ mod tests {
         attempts.recv().expect("it tries");
         assert!(queues.control.try_recv().is_err(), "nothing is durable");
         disk.set_hook(None);
-        let told = queues.control.blocking_recv();
+        let told = queues.control.recv().await;
         assert!(matches!(told, Some(Control::Noted { note: Note::Directory, .. })), "{told:?}");
         drop(notes);
-        thread.join().expect("it ends with its senders");
+        assert!(thread.join().await, "it ends with its senders");
         assert_eq!(*fatals.lock(), []);
         let registry = Registry::open(data.storage(), &data.registry_dir()).expect("whole");
         assert!(registry.get(&key(at())).is_some_and(|entry| entry.dir_created));
     }
 
-    #[test]
-    fn a_stop_with_notes_that_found_no_room_is_no_clean_one() {
+    #[tokio::test]
+    async fn a_stop_with_notes_that_found_no_room_is_no_clean_one() {
         let disk = MemStorage::new();
         let (notes, thread, fatals, _data) = start(&disk);
         let attempts = fill(&disk);
         notes.removed(at());
         attempts.recv().expect("it tries");
         drop(notes);
-        thread.join().expect("it ends with its senders");
+        assert!(thread.join().await, "it ends with its senders");
         assert!(matches!(fatals.lock().as_slice(), [Fatal::Disk(_)]));
     }
 }

@@ -10,12 +10,12 @@ use log::registry::{Entry, Event, Registry};
 use log::{Log, LogConfig, LogError, Recovery};
 use parking_lot::Mutex;
 use protocol::ids::{TopicId, TopicPartition};
+use protocol::metadata::configs::FlushPolicy;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::checkpoints::Checkpoints;
 use crate::evidence::{Evidence, Found};
-use crate::limits;
-use crate::notes::{key, noted_policy};
+use crate::notes::{key, noted_policy, stored_policy};
 use crate::partition::Opened;
 
 /// One partition as found.
@@ -24,7 +24,7 @@ struct One {
     opened: Opened,
     found: Found,
     /// What the registry must hear of it.
-    event: Option<Event>,
+    events: Vec<Event>,
 }
 
 /// Everything as found.
@@ -36,11 +36,16 @@ pub struct Recovered {
     pub found: BTreeMap<TopicPartition, Found>,
 }
 
-/// Opens every directory that exists or should.
+/// Opens every directory that exists or should, `threads` at a time; with one, on the caller's own and in their order.
 ///
 /// # Errors
 /// The disk's; damage of a partition is no error here.
-pub fn recover(data: &DataDir, registry: &mut Registry, checkpoints: &dyn Checkpoints) -> Result<Recovered, LogError> {
+pub fn recover(
+    data: &DataDir,
+    registry: &mut Registry,
+    checkpoints: &dyn Checkpoints,
+    threads: usize,
+) -> Result<Recovered, LogError> {
     let at = |topic, partition| TopicPartition { topic: TopicId(topic), partition };
     let on_disk: BTreeSet<_> = data.partitions()?.into_iter().map(|(topic, n)| at(topic, n)).collect();
     let known: BTreeMap<_, Entry> = registry.iter().map(|(key, e)| (at(key.topic, key.partition), *e)).collect();
@@ -48,24 +53,25 @@ pub fn recover(data: &DataDir, registry: &mut Registry, checkpoints: &dyn Checkp
     let all: VecDeque<_> = on_disk.iter().copied().chain(expected).collect::<BTreeSet<_>>().into_iter().collect();
     let queue = Mutex::new(all);
     let results = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..limits::RECOVERY_THREADS {
-            scope.spawn(|| {
-                loop {
-                    let Some(at) = queue.lock().pop_front() else { return };
-                    let entry = known.get(&at).copied().unwrap_or_default();
-                    let one = open_one(data, at, entry, on_disk.contains(&at));
-                    results.lock().push(one);
-                }
-            });
+    let work = || {
+        loop {
+            let Some(at) = queue.lock().pop_front() else { return };
+            let entry = known.get(&at).copied().unwrap_or_default();
+            let one = open_one(data, at, entry, on_disk.contains(&at));
+            results.lock().push(one);
         }
-    });
+    };
+    if threads <= 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    }
     let mut recovered = Recovered::default();
     let mut events = Vec::new();
     for one in results.into_inner() {
         let mut one = one?;
         let at = one.opened.at;
-        events.extend(one.event.map(|event| (key(at), event)));
+        events.extend(one.events.into_iter().map(|event| (key(at), event)));
         one.opened.checkpoint = checkpoints.recall(at);
         recovered.found.insert(at, one.found);
         recovered.partitions.insert(at, one.opened);
@@ -107,16 +113,23 @@ fn open_one(data: &DataDir, at: TopicPartition, entry: Entry, on_disk: bool) -> 
             let found = found(&log, &recovery, entry, lost);
             // One set aside stays so in the registry until it is begun anew: a later start must not prove it either.
             let unknown = log.end_offset() > 0 && !entry.dir_created && !entry.set_aside;
-            let event = unknown.then_some(Event::DirCreated);
-            let entry = Entry { dir_created: entry.dir_created || unknown, ..entry };
-            Ok(One { opened: opened(at, log, entry, lost), found, event })
+            let mut entry = Entry { dir_created: entry.dir_created || unknown, ..entry };
+            let mut events = Vec::new();
+            if unknown {
+                // Under which policy they were written is not known either: a later start must not take it for `sync`.
+                let loosest = stored_policy(FlushPolicy::Os);
+                events.extend(entry.policy.is_none().then_some(Event::PolicyNoted(loosest)));
+                entry.policy = entry.policy.or(Some(loosest));
+                events.push(Event::DirCreated);
+            }
+            Ok(One { opened: opened(at, log, entry, lost), found, events })
         }
         Err(LogError::Damaged(damage)) => {
             let to = data.set_aside(at.topic.0, at.partition)?;
             tracing::error!(partition = %at, %damage, to = %to.display(), "damaged: set aside, to be copied anew from its leader");
             let (log, recovery) = open()?;
             let found = found(&log, &recovery, entry, true);
-            Ok(One { opened: opened(at, log, Entry::default(), true), found, event: Some(Event::SetAside) })
+            Ok(One { opened: opened(at, log, Entry::default(), true), found, events: vec![Event::SetAside] })
         }
         Err(error) => Err(error),
     }
@@ -130,8 +143,11 @@ fn report(at: TopicPartition, recovery: &Recovery) {
 }
 
 fn found(log: &Log, recovery: &Recovery, entry: Entry, lost: bool) -> Found {
+    // A looser policy is noted before one unsynced byte counts, and nothing counts before the directory is: where that is
+    // noted and no policy yet, everything that counted was synced.
+    let unspoken = entry.dir_created.then_some(FlushPolicy::Sync);
     Found {
-        policy: entry.policy.map(noted_policy),
+        policy: entry.policy.map(noted_policy).or(unspoken),
         // An empty log whose directory was announced may have lost what no sync covered.
         empty: log.end_offset() == 0 && recovery.cut.is_none() && !entry.dir_created,
         whole: !lost,

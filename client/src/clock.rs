@@ -30,10 +30,13 @@ impl Clock {
 
 /// Wall time in ms since 1970, for record timestamps.
 pub(crate) fn wall_ms() -> i64 {
+    if let Some(machine) = protocol::machine::simulated() {
+        return machine.clocks().wall.as_millis() as i64;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
 /// A seed for jitter and sticky choices; no secret depends on it.
 pub(crate) fn seed() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().0
+    protocol::machine::random()
 }

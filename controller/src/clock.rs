@@ -3,6 +3,7 @@
 
 use crate::decide::command::Now;
 use protocol::ids::Millis;
+use protocol::machine;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,10 @@ pub(crate) fn clocks() -> Clocks {
 }
 
 fn read(clock: ClockId) -> Duration {
+    if let Some(machine) = machine::simulated() {
+        let clocks = machine.clocks();
+        return if clock == ClockId::Boottime { clocks.boot } else { clocks.awake };
+    }
     let time = clock_gettime(clock);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -39,6 +44,9 @@ pub(crate) fn mono() -> Millis {
 /// Wall clock, ms since 1970.
 #[must_use]
 pub(crate) fn wall() -> Millis {
+    if let Some(machine) = machine::simulated() {
+        return u64::try_from(machine.clocks().wall.as_millis()).unwrap_or(u64::MAX);
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::record::{ClusterFormed, Fact, METADATA_VERSION_MAX};
+use protocol::planted::Bug;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,7 +181,11 @@ impl Decider {
             commands.push(Command::Tick);
         }
         let Plan { facts, replies, more } = run_batch(&image, &mut self.sessions.lock(), clock::now(), &commands);
-        let decided: Vec<Request> = self.waiting.drain(..replies.len().min(count)).collect();
+        let mut decided: Vec<Request> = self.waiting.drain(..replies.len().min(count)).collect();
+        let mut replies = replies.into_iter();
+        if protocol::planted::is(Bug::ReplyBeforeVerdict) {
+            decided.drain(..).zip(replies.by_ref()).for_each(|(request, outcome)| reply(request, outcome));
+        }
         let outcome = if facts.is_empty() {
             self.still_leads(term, !decided.is_empty()).await
         } else {

@@ -15,6 +15,8 @@ pub mod decide;
 pub mod decider;
 pub mod feed;
 pub mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 pub mod metrics;
 pub mod node;

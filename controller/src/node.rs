@@ -22,11 +22,11 @@ use protocol::metadata::record::Endpoint;
 use protocol::rpc::channel::Dialer;
 use protocol::rpc::connections::Places;
 use protocol::rpc::server::{self, ServerOptions};
+use protocol::rpc::socket::{Listener, Socket};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -97,10 +97,23 @@ impl Controller {
         storage: Arc<dyn Storage>,
         render: Render,
     ) -> Result<RunningController, StartError> {
+        Self::start_with(config, storage, render, Halt::abort()).await
+    }
+
+    /// The same with another reaction to what is fatal.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_with(
+        config: Config,
+        storage: Arc<dyn Storage>,
+        render: Render,
+        halt: Halt,
+    ) -> Result<RunningController, StartError> {
         let expected = Expected { cluster_id: None, node_id: config.node_id.0, role: Role::Controller };
         let directory = DataDir::open(Arc::clone(&storage), &config.data_dir, &expected)?;
-        let (listener, address) = listen("listen", &config.listen).await?;
-        let (http, metrics_address) = listen("metrics.listen", &config.metrics_listen).await?;
+        let (listener, address) = listen("listen", &config.listen)?;
+        let (http, metrics_address) = listen("metrics.listen", &config.metrics_listen)?;
         if config.storage == StorageKind::PowerLoss {
             tracing::warn!("unsynced bytes live in this process only: for tests");
         }
@@ -108,7 +121,7 @@ impl Controller {
         let me = VoterId { id: identity.node_id, directory: identity.directory };
         let feed = Arc::new(Feed::default());
         let transport = GrpcTransport::new(identity.cluster_id, me, Dialer::plain(), Arc::clone(&feed));
-        let quorum = start_quorum(&config, me, storage, &directory, Arc::new(transport), &feed).await?;
+        let quorum = start_quorum(&config, me, storage, &directory, Arc::new(transport), &feed, halt).await?;
         check_cluster(&config, &feed, identity.cluster_id)?;
         let sessions = Sessions::new(config.timers);
         let (decider, handle) = Decider::new(Arc::clone(&quorum), sessions, identity.cluster_id);
@@ -136,11 +149,11 @@ impl Controller {
     }
 }
 
-async fn listen(key: &'static str, address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(key: &'static str, address: &str) -> Result<(Listener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { key, address: address.to_owned(), source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let socket = Socket::bind(address).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket.listen().map_err(failed)?, bound))
 }
 
 async fn start_quorum(
@@ -150,6 +163,7 @@ async fn start_quorum(
     directory: &DataDir,
     transport: Arc<dyn Transport>,
     feed: &Arc<Feed>,
+    halt: Halt,
 ) -> Result<Arc<Quorum>, StartError> {
     let dir = directory.raft_dir();
     let bootstrap = read_bootstrap(&storage, &dir, me)?;
@@ -163,7 +177,7 @@ async fn start_quorum(
         addresses: config.voters.iter().map(|spec| (spec.voter, spec.node.clone())).collect(),
         bootstrap,
     };
-    Ok(Quorum::start(quorum, storage, transport, Arc::clone(feed), Halt::abort()).await?)
+    Ok(Quorum::start(quorum, storage, transport, Arc::clone(feed), halt).await?)
 }
 
 fn check_cluster(config: &Config, feed: &Feed, expected: Uuid) -> Result<(), StartError> {
@@ -175,7 +189,7 @@ fn check_cluster(config: &Config, feed: &Feed, expected: Uuid) -> Result<(), Sta
     Ok(())
 }
 
-fn serve(context: &Arc<Context>, listener: TcpListener) -> Result<(AbortOnDrop, AbortOnDrop), StartError> {
+fn serve(context: &Arc<Context>, listener: Listener) -> Result<(AbortOnDrop, AbortOnDrop), StartError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let routes = routes(context, health).map_err(StartError::Services)?;
     let mut server = server::server(&ServerOptions::control()).map_err(|e| StartError::Services(e.to_string()))?;
@@ -203,7 +217,7 @@ fn serve(context: &Arc<Context>, listener: TcpListener) -> Result<(AbortOnDrop, 
     Ok((AbortOnDrop(tasks::spawn("listener", serving)), AbortOnDrop(tasks::spawn("readiness", readiness))))
 }
 
-async fn pages(router: axum::Router, listener: TcpListener, stopping: CancellationToken) {
+async fn pages(router: axum::Router, listener: Listener, stopping: CancellationToken) {
     let serving = axum::serve(Capped::new(listener), router).with_graceful_shutdown(stopping.cancelled_owned());
     if let Err(error) = serving.await {
         tracing::error!(%error, "the HTTP listener failed");

@@ -6,13 +6,16 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use tokio::task::JoinHandle;
 
-/// Spawns a future; a panic in it aborts the process.
+/// Spawns a future; a panic in it aborts the process, or ends the simulation that it is part of.
 pub(crate) fn spawn<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
     tokio::spawn(async move {
-        if AssertUnwindSafe(future).catch_unwind().await.is_err() {
+        if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+            if protocol::machine::simulated().is_some() {
+                std::panic::resume_unwind(panic);
+            }
             tracing::error!(task = name, "a task panicked: the controller stops");
             eprintln!("seawall controller: task {name} panicked");
             std::process::abort();

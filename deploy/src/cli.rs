@@ -9,6 +9,7 @@ use crate::exit::{Exit, NODE_CODES};
 use crate::role::RoleArgs;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use client::cli::{EXIT_CODES, Globals};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// A replicated, partitioned log.
@@ -66,6 +67,14 @@ fn read(matches: &ArgMatches) -> Result<Asked, clap::Error> {
         Command::Controller(args) => Asked::Role(Role::Controller, args),
         command => Asked::Command(globals, command),
     })
+}
+
+/// Whether these arguments (the program's name first) ask for something.
+///
+/// # Errors
+/// What is printed to whoever typed them.
+pub(crate) fn check(arguments: impl IntoIterator<Item = OsString>) -> Result<(), clap::Error> {
+    tree().try_get_matches_from(arguments).and_then(|matches| read(&matches)).map(drop)
 }
 
 /// Parses the arguments of this process and runs the command.

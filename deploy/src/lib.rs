@@ -21,3 +21,11 @@ pub mod role;
 pub fn main() -> std::process::ExitCode {
     cli::main()
 }
+
+/// Parses arguments (the program's name first) and does nothing.
+///
+/// # Errors
+/// What would be printed to whoever typed them.
+pub fn check_arguments(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<(), clap::Error> {
+    cli::check(arguments)
+}

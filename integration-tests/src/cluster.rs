@@ -288,7 +288,10 @@ fn alone() -> File {
 }
 
 /// A program that is `program` with `bug` planted: nodes get no variables of the test's own.
-fn with_planted(bug: Bug, program: &str, folder: &Path) -> PathBuf {
+///
+/// # Panics
+/// When the folder is not writable.
+pub fn with_planted(bug: Bug, program: &str, folder: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = folder.join("seawall-planted");
     let text = format!("#!/bin/sh\n{}={} exec '{program}' \"$@\"\n", planted::VARIABLE, bug.name());

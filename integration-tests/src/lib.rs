@@ -3,10 +3,16 @@
 //! Never shipped; nothing but the tests under `integration-tests/tests` depends on it.
 
 pub mod chaos;
+pub mod checker;
 pub mod cluster;
 pub mod damage;
-pub mod history;
+pub mod fuzz;
+pub mod mutants;
+pub mod ring2;
+pub mod ring3;
 pub mod sim;
+pub mod syscalls;
 pub mod tidy;
+pub mod torture;
 pub mod wait;
 pub mod wire;

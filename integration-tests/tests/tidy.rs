@@ -64,6 +64,30 @@ fn crates_are_named_only_where_they_may() {
 }
 
 #[test]
+fn the_history_checker_knows_nothing_of_what_it_judges() {
+    let files: Vec<_> =
+        files().into_iter().filter(|file| file.path.starts_with("integration-tests/src/checker/")).collect();
+    assert!(files.len() > 10, "only {} files of the checker found", files.len());
+    let ours = ["broker", "controller", "log", "client", "deploy", "protocol"];
+    let within = ["crate::checker", "crate::chaos::random"];
+    let mut found = Vec::new();
+    for file in &files {
+        for line in file.source.code.lines() {
+            let allowed = within.iter().fold(line.to_owned(), |line, path| line.replace(path, ""));
+            let names = |name: &&str| {
+                let mut places = tidy::source::word_positions(&allowed, name).into_iter();
+                places.any(|at| allowed[at + name.len()..].starts_with("::"))
+            };
+            let words = ours.iter().any(names);
+            if words || allowed.contains("crate::") {
+                found.push(format!("{}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    none(found);
+}
+
+#[test]
 fn every_dependency_has_an_allowed_licence() {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)

@@ -100,6 +100,9 @@ impl FlushJob {
         if self.without.is_some_and(planted::is) {
             return Ok(self.pretended());
         }
+        if planted::is(Bug::EndMarkAheadOfSync) {
+            self.mark()?;
+        }
         for (file, _) in &self.frozen {
             self.shared.guard(file.sync())?;
         }
@@ -162,6 +165,9 @@ impl FlushJob {
     }
 
     fn sync_directories(&self) -> Result<(), LogError> {
+        if planted::is(Bug::MissingDirectoryFsync) {
+            return Ok(());
+        }
         if self.sync_names {
             self.storage.sync_dir(&self.dir).map_err(LogError::io("sync of directory", &self.dir))?;
         }

@@ -19,6 +19,7 @@ use crate::engine::{Log, LogConfig, Verify};
 use crate::error::{Damage, LogError};
 use crate::flush::{FlushJob, Flushed};
 use crate::limits::{REGISTRY_BATCH_EVENTS, REGISTRY_COMPACTION_EVENTS};
+use crate::recovery::Recovery;
 use crate::slot_file::StateFile;
 use crate::storage::{Storage, remove_tree};
 
@@ -77,6 +78,7 @@ enum Line {
 #[derive(Debug)]
 pub struct Registry {
     log: Log,
+    recovery: Recovery,
     entries: BTreeMap<PartitionKey, Entry>,
 }
 
@@ -144,9 +146,13 @@ impl Registry {
         let damaged = |what: &str| LogError::from(Damage::new(current.path(), 0, what));
         let bytes = current.load()?.ok_or_else(|| damaged("the record that names the registry's log is missing"))?;
         let number = u64::from_le_bytes(bytes.try_into().map_err(|_| damaged("record is no log number"))?);
-        let (log, _) = Log::open(storage.clone(), &log_dir(dir, number), config())?;
+        let (log, recovery) = Log::open(storage.clone(), &log_dir(dir, number), config())?;
+        if let Some(cut) = &recovery.cut {
+            let (bytes, file) = (cut.bytes, cut.file.display());
+            tracing::warn!(bytes, %file, position = cut.position, reason = cut.reason, "a torn tail of the registry was cut");
+        }
         let entries = replay(&log)?;
-        let mut registry = Registry { log, entries };
+        let mut registry = Registry { log, recovery, entries };
         let current = registry.compact(storage, dir, number)?;
         remove_others(storage, dir, current)?;
         Ok(registry)
@@ -162,6 +168,11 @@ impl Registry {
         self.log = write_log(storage, dir, number + 1, lines)?;
         current_file(storage, dir).store(&(number + 1).to_le_bytes())?;
         Ok(number + 1)
+    }
+
+    /// What opening found and did.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
     }
 
     /// What is known about a partition; `None`: it never had data here, or they were removed by a committed fact.

@@ -1,8 +1,9 @@
-//! Which segments of a log may go, given sizes and times.
+//! Which segments of a log may go, given sizes and times, and which time counts for that.
 //!
-//! Owns: the rule of retention by time and by size. Pure.
+//! Owns: the rule of retention by time and by size; the time that it goes by. Pure.
 //! Never: removes anything, reads a clock, or touches the active segment (the shell rolls it first if it is old).
-//! Invariant: nothing at or above the high watermark is ever chosen, and only a prefix of the log.
+//! Invariant: nothing at or above the high watermark is ever chosen, and only a prefix of the log. A wall clock that
+//! leaps ahead makes nothing older than the time that has passed.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::SegmentMeta;
@@ -35,10 +36,93 @@ pub fn new_start(segments: &[SegmentMeta], limits: &RetentionLimits, now_ms: i64
     start
 }
 
+/// The wall clock as retention believes it. Records that are gone do not come back when a clock is set right again, so
+/// this time follows the wall clock back at once, but ahead by no more than what has passed on the boot-time clock and a
+/// tenth of it: room for a clock that is slewed. A wall clock that was wrong when this began is not recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionClock {
+    boot_ms: u64,
+    believed_ms: i64,
+}
+
+impl RetentionClock {
+    /// Believes the wall clock as it is: ms since 1970, and on the boot-time clock.
+    #[must_use]
+    pub fn new(boot_ms: u64, wall_ms: i64) -> Self {
+        Self { boot_ms, believed_ms: wall_ms }
+    }
+
+    /// The time for [`new_start`] while the two clocks show this.
+    pub fn now_ms(&mut self, boot_ms: u64, wall_ms: i64) -> i64 {
+        let passed = boot_ms.saturating_sub(self.boot_ms);
+        let room = i64::try_from(passed.saturating_add(passed / 10)).unwrap_or(i64::MAX);
+        let furthest = self.believed_ms.saturating_add(room);
+        self.boot_ms = self.boot_ms.max(boot_ms);
+        // While the wall clock is behind this stands still, so that it is believed again where it comes back to.
+        self.believed_ms = wall_ms.clamp(self.believed_ms, furthest);
+        self.believed_ms.min(wall_ms)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const DAY_MS: i64 = 86_400_000;
+
+    #[test]
+    fn a_wall_clock_that_leaps_ahead_deletes_nothing_that_is_not_old() {
+        let begin = 20_000 * DAY_MS;
+        let mut clock = RetentionClock::new(0, begin);
+        let week = RetentionLimits { max_age_ms: Some(7 * DAY_MS as u64), max_bytes: None };
+        let segment = |day: i64| {
+            let (base, max_timestamp) = (day as u64 * 10, begin - (10 - day) * DAY_MS);
+            SegmentMeta { base, next: base + 10, bytes: 1, max_timestamp, sealed: day < 9 }
+        };
+        let segments: Vec<_> = (0..10).map(segment).collect();
+        let mut start = |passed: i64, leap: i64| {
+            let now = clock.now_ms(passed as u64, begin + passed + leap);
+            new_start(&segments, &week, now, 100)
+        };
+        let minute = 60_000;
+        assert_eq!(start(minute, 0), Some(40), "the segments of days 0 to 3 are older than a week");
+        assert_eq!(start(2 * minute, 400 * DAY_MS), Some(40), "a leap makes no other one old");
+        assert_eq!(start(2 * minute + DAY_MS, 400 * DAY_MS), Some(50), "a day later one more is");
+        assert_eq!(start(3 * minute + DAY_MS, 0), Some(50), "and the clock is right again");
+        assert_eq!(start(4 * minute + DAY_MS, -400 * DAY_MS), None, "nothing is old by a clock that went back");
+        assert_eq!(start(5 * minute + DAY_MS, 0), Some(50), "nor is more when that one is right again");
+    }
+
+    proptest! {
+        #[test]
+        fn the_time_of_retention_never_runs_ahead_of_the_wall_clock_or_of_what_has_passed(
+            looks in proptest::collection::vec((0u64..100_000, -2_000_000i64..2_000_000), 1..50),
+        ) {
+            let (begin, mut boot) = (1_000_000_000, 0);
+            let mut clock = RetentionClock::new(0, begin);
+            for (passed, off) in looks {
+                boot += passed;
+                let wall = begin + boot as i64 + off;
+                let now = clock.now_ms(boot, wall);
+                prop_assert!(now <= wall);
+                prop_assert!(now <= begin + (boot + boot / 10) as i64);
+            }
+        }
+
+        #[test]
+        fn a_clock_that_is_slewed_and_set_by_little_is_followed(
+            looks in proptest::collection::vec((1_000u64..100_000, -100i64..=100), 1..50),
+        ) {
+            let (begin, mut boot, mut wall) = (1_000_000_000, 0, 1_000_000_000);
+            let mut clock = RetentionClock::new(0, begin);
+            for (passed, off) in looks {
+                boot += passed;
+                wall += passed as i64 + off;
+                prop_assert_eq!(clock.now_ms(boot, wall), wall);
+            }
+        }
+    }
 
     fn arb_segments() -> impl Strategy<Value = Vec<SegmentMeta>> {
         proptest::collection::vec((1u64..50, 0u64..1000, 0i64..1000), 1..8).prop_map(|parts| {

@@ -12,6 +12,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use protocol::planted::{self, Bug};
+
 use crate::engine::Log;
 use crate::engine::cut::remove_if_there;
 use crate::error::{Damage, LogError};
@@ -34,8 +36,16 @@ pub(crate) fn settle(
     if recovery.clean {
         return Ok(());
     }
+    if planted::is(Bug::KeptTailNotSynced) {
+        return log.sync_unless(Bug::KeptTailNotSynced);
+    }
     let result = rewrite(log);
     log.shared().guard(result)?;
+    // The length to which a truncation cut the file may be in the cache only, and what it took away would come back.
+    let cut = log.active_mut().map(|active| active.file.clone()).filter(|file| file.was_cut);
+    if let Some(file) = cut {
+        log.shared().guard(file.sync())?;
+    }
     if names_unsynced || recovery.kept_bytes > 0 || recovery.cut.is_some() {
         log.sync()?;
         // And the mark itself, so that this work is never judged again.

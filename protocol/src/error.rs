@@ -169,6 +169,9 @@ codes! {
     FeedDiverged = 56, None, GiveUp;
     /// A voter to be added did not catch up with the log in time: the voters stay as they are.
     VoterNotCaughtUp = 57, None, GiveUp;
+    /// The registration was made on a view of the broker that is not the image's: look at a newer image, then register
+    /// again. A process that has been replaced meanwhile finds its successor there.
+    StaleBrokerView = 58, None, Retry;
 }
 
 impl fmt::Display for ErrorCode {

@@ -154,6 +154,7 @@ impl FactGen {
             directories,
             min_metadata_version: 1,
             max_metadata_version: 1 + u16::from(self.rng.one_in(2)),
+            seen: image.brokers.view(BrokerId(id)),
             proof_admissible,
         }))
     }

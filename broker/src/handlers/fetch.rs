@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use protocol::error::{ApiError, ErrorCode};
+use protocol::ids::TopicPartition;
 use protocol::rpc::convert::{maybe_epoch, topic_id_bytes};
 use protocol::rpc::pb::data::v1 as data;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Context, Patience, check_leaving, gone};
 use crate::limits;
+use crate::replica::lease::Lease;
 use crate::shard::message::{Read, Request};
 
 /// Answers a fetch.
@@ -27,15 +29,15 @@ pub async fn fetch(context: &Context, request: data::FetchRequest) -> Result<dat
     let deadline = Instant::now() + wait;
     let (patience, news) = (Patience::of_a_request(), Arc::new(Notify::new()));
     loop {
-        let mut partitions = once(context, &request, patience, &news).await?;
+        let (mut partitions, leases) = once(context, &request, patience, &news).await?;
         let bytes: usize = partitions.iter().map(|p| p.batches.len()).sum();
         let failed = partitions.iter().any(|p| p.error.is_some());
         // An answer that is as long as it may get has nothing to wait for.
         let enough = bytes >= enough_bytes(&request).min(room(&request));
         if enough || failed || count == 0 || Instant::now() >= deadline {
-            let now = context.lease.now();
-            partitions.iter_mut().for_each(|p| {
-                if check_leaving(&now, &mut p.state, &mut p.error) {
+            let leaving = context.leaving();
+            partitions.iter_mut().zip(leases).for_each(|(p, lease)| {
+                if check_leaving(&leaving(lease), &mut p.state, &mut p.error) {
                     p.batches = Bytes::new();
                 }
             });
@@ -51,15 +53,20 @@ async fn once(
     request: &data::FetchRequest,
     patience: Patience,
     news: &Arc<Notify>,
-) -> Result<Vec<data::FetchedPartition>, ApiError> {
+) -> Result<(Vec<data::FetchedPartition>, Vec<Lease>), ApiError> {
     let (mut room, enough) = (room(request), enough_bytes(request));
-    let mut answers = Vec::with_capacity(request.partitions.len());
-    for wanted in &request.partitions {
-        let answer = if room == 0 { empty(wanted) } else { one(context, wanted, (room, enough), patience, news).await };
+    let found = context.partitions(request.partitions.iter().map(|p| (&p.topic_id[..], p.partition)), patience).await;
+    let (mut answers, mut leases) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
+    for (wanted, at) in request.partitions.iter().zip(found) {
+        let (answer, lease) = match room {
+            0 => (empty(wanted), Lease::NONE),
+            _ => one(context, wanted, at, (room, enough), news).await,
+        };
         room = room.saturating_sub(answer.batches.len());
         answers.push(answer);
+        leases.push(lease);
     }
-    Ok(answers)
+    Ok((answers, leases))
 }
 
 /// Bytes of the whole answer at most, one batch excepted.
@@ -79,26 +86,29 @@ fn empty(wanted: &data::FetchPartition) -> data::FetchedPartition {
 async fn one(
     context: &Context,
     wanted: &data::FetchPartition,
+    at: Result<TopicPartition, ApiError>,
     (room, enough_bytes): (usize, usize),
-    patience: Patience,
     news: &Arc<Notify>,
-) -> data::FetchedPartition {
-    match read(context, wanted, (room, enough_bytes), patience, news).await {
+) -> (data::FetchedPartition, Lease) {
+    let answer = match at {
+        Ok(at) => read(context, wanted, at, (room, enough_bytes), news).await,
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(answer) => answer,
-        Err(error) => data::FetchedPartition { error: Some(error.into()), ..empty(wanted) },
+        Err(error) => (data::FetchedPartition { error: Some(error.into()), ..empty(wanted) }, Lease::NONE),
     }
 }
 
 async fn read(
     context: &Context,
     wanted: &data::FetchPartition,
+    at: TopicPartition,
     (room, enough_bytes): (usize, usize),
-    patience: Patience,
     news: &Arc<Notify>,
-) -> Result<data::FetchedPartition, ApiError> {
+) -> Result<(data::FetchedPartition, Lease), ApiError> {
     let leader_epoch = maybe_epoch("leader_epoch", wanted.leader_epoch)?;
     let last_fetched_epoch = maybe_epoch("last_fetched_epoch", wanted.last_fetched_epoch)?;
-    let (at, _) = context.partition(&wanted.topic_id, wanted.partition, patience).await?;
     let (reply, answer) = oneshot::channel();
     let read = Read {
         at,
@@ -111,7 +121,7 @@ async fn read(
         reply,
     };
     context.shards.of(at).request(Request::Read(read)).await;
-    let mut answer = answer.await.map_err(|_| gone())?;
+    let (mut answer, lease) = answer.await.map_err(|_| gone())?;
     answer.topic_id = topic_id_bytes(at.topic);
-    Ok(answer)
+    Ok((answer, lease))
 }

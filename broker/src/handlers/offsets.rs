@@ -1,6 +1,7 @@
 //! List offsets, delete records, describe: one question to one shard each.
 
 use protocol::error::{ApiError, ErrorCode};
+use protocol::ids::TopicPartition;
 use protocol::rpc::convert::{maybe_epoch, maybe_number};
 use protocol::rpc::pb::data::v1 as data;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{Context, Patience, check_leaving, gone};
 use crate::clock;
 use crate::limits;
-use crate::replica::lease::Now;
+use crate::replica::lease::{Lease, Now};
 use crate::shard::message::{DeleteRecords, ListOffset, Request};
 
 /// Answers a list-offsets request; errors stand beside their partitions.
@@ -22,22 +23,24 @@ pub async fn list(context: &Context, request: data::ListOffsetsRequest) -> Resul
         return Err(ApiError::bad(ErrorCode::InvalidRequest, "partitions", count, limits::FETCH_PARTITIONS_MAX));
     }
     let patience = Patience::of_a_request();
-    let mut partitions = Vec::with_capacity(count);
-    for wanted in request.partitions {
-        let (topic_id, partition) = (wanted.topic_id.clone(), wanted.partition);
-        let answer = list_one(context, wanted, patience).await.unwrap_or_else(|error| data::ListedOffset {
-            topic_id,
-            partition,
-            error: Some(error.into()),
-            offset: -1,
-            timestamp_ms: -1,
-            state: None,
+    let (mut partitions, mut leases) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let found = context.partitions(request.partitions.iter().map(|p| (&p.topic_id[..], p.partition)), patience).await;
+    for (wanted, at) in request.partitions.into_iter().zip(found) {
+        let answer = match at {
+            Ok(at) => list_one(context, &wanted, at).await,
+            Err(error) => Err(error),
+        };
+        let (answer, lease) = answer.unwrap_or_else(|error| {
+            let (topic_id, partition) = (wanted.topic_id, wanted.partition);
+            let (error, offset, timestamp_ms) = (Some(error.into()), -1, -1);
+            (data::ListedOffset { topic_id, partition, error, offset, timestamp_ms, state: None }, Lease::NONE)
         });
         partitions.push(answer);
+        leases.push(lease);
     }
     // Other partitions were asked meanwhile: each offset is what a leader said that may no longer lead.
-    let now = context.lease.now();
-    partitions.iter_mut().for_each(|answer| leave(&now, answer));
+    let leaving = context.leaving();
+    partitions.iter_mut().zip(leases).for_each(|(answer, lease)| leave(&leaving(lease), answer));
     Ok(data::ListOffsetsResponse { partitions })
 }
 
@@ -49,15 +52,14 @@ fn leave(now: &Now, answer: &mut data::ListedOffset) {
 
 async fn list_one(
     context: &Context,
-    wanted: data::ListOffsetsPartition,
-    patience: Patience,
-) -> Result<data::ListedOffset, ApiError> {
+    wanted: &data::ListOffsetsPartition,
+    at: TopicPartition,
+) -> Result<(data::ListedOffset, Lease), ApiError> {
     let leader_epoch = maybe_epoch("leader_epoch", wanted.leader_epoch)?;
     if wanted.timestamp_ms < -2 {
         let limit = "-1 latest, -2 earliest, or ms since 1970";
         return Err(ApiError::bad(ErrorCode::InvalidRequest, "timestamp_ms", wanted.timestamp_ms, limit));
     }
-    let (at, _) = context.partition(&wanted.topic_id, wanted.partition, patience).await?;
     let (reply, answer) = oneshot::channel();
     let list = ListOffset { at, timestamp_ms: wanted.timestamp_ms, leader_epoch, reply };
     context.shards.of(at).request(Request::ListOffset(list)).await;
@@ -106,7 +108,6 @@ pub async fn describe(context: &Context, request: data::DescribeReplicaRequest) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::lease::Lease;
 
     #[test]
     fn an_offset_does_not_leave_after_the_lease_and_its_grace() {

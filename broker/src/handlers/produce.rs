@@ -77,7 +77,10 @@ async fn checked(context: &Context, request: data::ProduceRequest) -> Result<Che
 }
 
 /// Size, crc, counts, attributes, and a time that is not too far ahead: retention goes by it.
-fn check_batch(batch: &[u8], config: &TopicConfig, wall_ms: i64) -> Result<BatchInfo, ApiError> {
+///
+/// # Errors
+/// The refusal for the producer.
+pub fn check_batch(batch: &[u8], config: &TopicConfig, wall_ms: i64) -> Result<BatchInfo, ApiError> {
     let limit = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
     let info = batch::check(batch, &Limits::with_max_batch_bytes(limit), Origin::Client).map_err(|e| refusal(&e))?;
     let latest = wall_ms.saturating_add(i64::try_from(config.timestamp_after_max_ms).unwrap_or(i64::MAX));

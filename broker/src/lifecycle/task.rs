@@ -8,6 +8,7 @@ use log::LogError;
 use log::data_dir::{BrokerState, DataDir};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BatchNo, BrokerEpoch, BrokerId, ControllerId};
+use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{Endpoint, METADATA_VERSION_MAX, METADATA_VERSION_MIN};
 use protocol::rpc::channel::{admin_client, lifecycle_client};
 use protocol::rpc::convert::{cluster_ref, topic_id_bytes, uuid_bytes};
@@ -286,7 +287,7 @@ impl LifecycleTask {
             loop {
                 tick.tick().await;
                 let data = parts.data.clone();
-                let stored = match tokio::task::spawn_blocking(move || store(data)).await {
+                let stored = match protocol::machine::blocking(move || store(data)).await {
                     Ok(stored) => stored,
                     Err(error) if error.is_panic() => {
                         return parts.halt.halt(&Fatal::Invariant(format!("storing the broker epoch: {error}")));
@@ -343,11 +344,25 @@ async fn catch_up(parts: &LifecycleParts) -> Result<(), ApiError> {
 
 async fn register(parts: &LifecycleParts) -> Result<(wire::RegisterResponse, BrokerEpoch), ApiError> {
     catch_up(parts).await?;
-    let who = &parts.registrant;
-    let last_unfenced = parts.images.load().brokers.get(who.me).and_then(|b| b.last_unfenced_epoch);
-    let claimed = parts.evidence.claim(last_unfenced);
+    let (request, claimed) = request(&parts.registrant, &parts.evidence, &parts.images.load(), cluster(parts));
+    let call = parts.controllers.call(command(), |channel| {
+        let (mut client, request) = (lifecycle_client(channel), request.clone());
+        async move { client.register(request).await }
+    });
+    Ok((call.await?, claimed))
+}
+
+/// The registration as this image has it made, and the epoch it claims. Refused as stale, it is made anew from a newer image.
+fn request(
+    who: &Registrant,
+    evidence: &Evidence,
+    image: &MetadataImage,
+    cluster: ClusterRef,
+) -> (wire::RegisterRequest, BrokerEpoch) {
+    let seen = image.brokers.view(who.me);
+    let claimed = evidence.claim(seen.last_unfenced);
     let request = wire::RegisterRequest {
-        cluster: Some(cluster(parts)),
+        cluster: Some(cluster),
         broker_id: who.me.0,
         incarnation: uuid_bytes(who.incarnation),
         internal: Some((&who.internal).into()),
@@ -357,13 +372,11 @@ async fn register(parts: &LifecycleParts) -> Result<(wire::RegisterResponse, Bro
         min_metadata_version: u32::from(METADATA_VERSION_MIN),
         max_metadata_version: u32::from(METADATA_VERSION_MAX),
         previous_broker_epoch: claimed.0,
-        clean_shutdown: parts.evidence.is_clean(claimed),
+        clean_shutdown: evidence.is_clean(claimed),
+        seen_broker_epoch: seen.registered.map_or(0, |e| e.0),
+        seen_last_unfenced_epoch: seen.last_unfenced.map_or(0, |e| e.0),
     };
-    let call = parts.controllers.call(command(), |channel| {
-        let (mut client, request) = (lifecycle_client(channel), request.clone());
-        async move { client.register(request).await }
-    });
-    Ok((call.await?, claimed))
+    (request, claimed)
 }
 
 /// Sends every provable place in chunks; the last chunk says so, even if it names nothing.
@@ -408,4 +421,44 @@ async fn send_proof(
     }
     tracing::info!(proved = proved.len(), "restart proof sent");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::metadata::draft::Fold;
+    use protocol::metadata::record::{BrokerRef, Fact};
+
+    /// Brokers 1 and 2 of the image are registered and let in under epochs 1 and 2.
+    #[test]
+    fn a_registration_refused_as_stale_is_made_anew_from_what_the_image_shows_by_then() {
+        let endpoint = Endpoint { host: "h".into(), port: 1 };
+        let (me, nobody) = (BrokerId(2), Uuid::nil());
+        let locality = "eu/a/1".to_owned();
+        let who = Registrant {
+            me,
+            incarnation: nobody,
+            internal: endpoint.clone(),
+            client: endpoint,
+            locality,
+            directory: nobody,
+        };
+        // The life before this one was registered as 3 and noted that; whether it was let in is for the image to say.
+        let evidence = Evidence { epoch: 3, earlier: Some(2), clean: Some(3), ..Evidence::default() };
+        let made = |image: &MetadataImage| {
+            let (request, claimed) = request(&who, &evidence, image, ClusterRef::default());
+            assert_eq!(request.previous_broker_epoch, claimed.0);
+            (claimed.0, request.seen_broker_epoch, request.seen_last_unfenced_epoch, request.clean_shutdown)
+        };
+        assert_eq!(made(&MetadataImage::default()), (3, 0, 0, true), "a broker that the image does not know");
+
+        let mut image = crate::metadata::reconcile::tests::brokers();
+        let known = image.brokers.get(me).expect("broker 2 is in it").clone();
+        image.fold(&Fact::BrokerFenced(BrokerRef { broker: me, epoch: known.epoch }));
+        crate::metadata::reconcile::tests::registered(&mut image, me.0, 3);
+        assert_eq!(made(&image), (2, 3, 2, false));
+        image.fold(&Fact::BrokerProved(BrokerRef { broker: me, epoch: BrokerEpoch(3) }));
+        image.fold(&Fact::BrokerUnfenced(BrokerRef { broker: me, epoch: BrokerEpoch(3) }));
+        assert_eq!(made(&image), (3, 3, 3, true), "the former process was let in after all");
+    }
 }

@@ -11,6 +11,7 @@ use protocol::metadata::delta::Delta;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::Fact;
 use protocol::metadata::snapshot;
+use protocol::planted::{self, Bug};
 use protocol::rpc::pb::metadata::v1::{FeedBatch, FeedItem, FeedSnapshot, feed_item::Item};
 
 use std::collections::BTreeSet;
@@ -64,7 +65,7 @@ impl FeedReader {
         match item.item {
             Some(Item::Batch(batch)) => take_batch(image, &batch),
             Some(Item::Snapshot(chunk)) => self.take_chunk(image, chunk),
-            Some(Item::Position(at)) if BatchNo(at.batch_no) < image.batch_no => Err(FeedFault::Switch(format!(
+            Some(Item::Position(at)) if is_behind(BatchNo(at.batch_no), image) => Err(FeedFault::Switch(format!(
                 "it stands at batch {}, behind this node's {}",
                 at.batch_no, image.batch_no
             ))),
@@ -96,7 +97,7 @@ impl FeedReader {
         if (new.batch_no.0, new.chain_hash) != (chunk.batch_no, chunk.chain_hash) {
             return Err(FeedFault::Switch("its snapshot is not of the batch it announces".into()));
         }
-        if new.batch_no < image.batch_no {
+        if is_behind(new.batch_no, image) {
             return Err(FeedFault::Switch(format!(
                 "its snapshot is of batch {}, behind this node's {}",
                 new.batch_no, image.batch_no
@@ -110,17 +111,29 @@ impl FeedReader {
     }
 }
 
+/// Whether a source stands behind this node: its image is not taken.
+fn is_behind(source: BatchNo, image: &MetadataImage) -> bool {
+    source < image.batch_no && !planted::is(Bug::ImageBackwards)
+}
+
 fn parted(at: BatchNo, ours: u64, theirs: u64) -> String {
     format!("histories parted: at batch {at} the chain hash is {ours:#018x} here and {theirs:#018x} at the controller")
 }
 
 fn take_batch(image: &MetadataImage, item: &FeedBatch) -> Result<Fed, FeedFault> {
-    if item.batch_no != image.batch_no.0 + 1 {
+    let leaps = item.batch_no > image.batch_no.0 + 1 && planted::is(Bug::FeedGapSkipped);
+    if item.batch_no != image.batch_no.0 + 1 && !leaps {
         let text = format!("it sent batch {} after batch {}", item.batch_no, image.batch_no);
         return Err(FeedFault::Switch(text));
     }
-    let batch = MetadataBatch::decode(&item.data).map_err(|e| FeedFault::Halt(e.to_string()))?;
-    let (new, delta) = image.apply(&batch, &item.data).map_err(|e| FeedFault::Halt(e.to_string()))?;
+    let mut batch = MetadataBatch::decode(&item.data).map_err(|e| FeedFault::Halt(e.to_string()))?;
+    if leaps {
+        batch.base = image.batch_no;
+    }
+    let (mut new, delta) = image.apply(&batch, &item.data).map_err(|e| FeedFault::Halt(e.to_string()))?;
+    if leaps {
+        (new.batch_no, new.chain_hash) = (BatchNo(item.batch_no), item.chain_hash);
+    }
     if new.chain_hash != item.chain_hash {
         return Err(FeedFault::Halt(parted(new.batch_no, new.chain_hash, item.chain_hash)));
     }

@@ -6,16 +6,19 @@
 //! on batch n, meets shards that know batch n (DESIGN sections 2 and 4).
 
 use arc_swap::ArcSwap;
+use futures_util::{Stream, StreamExt};
 use protocol::ids::{BatchNo, BrokerId};
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{Endpoint, METADATA_VERSION_MAX};
 use protocol::rpc::channel::{Traffic, metadata_client};
 use protocol::rpc::convert::{cluster_ref, from_status};
-use protocol::rpc::pb::metadata::v1::{FeedItem, FollowRequest};
+use protocol::rpc::pb::metadata::v1::{FeedItem, FollowRequest, feed_item::Item};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
@@ -51,7 +54,7 @@ impl Images {
         self.applied.subscribe()
     }
 
-    fn publish(&self, image: Arc<MetadataImage>) {
+    pub(crate) fn publish(&self, image: Arc<MetadataImage>) {
         let batch_no = image.batch_no;
         self.current.store(image);
         self.applied.send_replace(batch_no);
@@ -138,27 +141,42 @@ impl<S: ImageSink> Follower<S> {
     }
 
     async fn follow(&self, source: &Endpoint) -> FeedFault {
-        let mut stream = match self.open(source).await {
-            Ok(stream) => stream,
-            Err(fault) => return fault,
-        };
+        match self.open(source).await {
+            Ok(stream) => self.take_all(stream).await,
+            Err(fault) => fault,
+        }
+    }
+
+    /// Takes what a source sends until one of both can go on no longer.
+    async fn take_all(&self, mut stream: impl Stream<Item = Result<FeedItem, Status>> + Unpin) -> FeedFault {
         let mut reader = FeedReader::default();
+        // Nobody can say yet that a source stays behind: that needs a registration, and that needs an image. A controller
+        // that is no member has none, ever: all it says is where it stands. One that sends facts is waited for, however
+        // long a first snapshot takes.
+        let mut empty_handed = pin!(tokio::time::sleep(self.patience));
         loop {
             let item = tokio::select! {
                 biased;
-                item = stream.message() => item,
+                item = stream.next() => item,
+                () = &mut empty_handed, if !self.images.load().cluster.is_formed() => {
+                    return FeedFault::Switch("it knows of no cluster".into());
+                }
                 () = self.change_source.notified() => {
                     return FeedFault::Switch("it stays behind the active controller".into());
                 }
             };
             match item {
-                Ok(Some(item)) => {
+                Some(Ok(item)) => {
+                    let facts = matches!(item.item, Some(Item::Snapshot(_) | Item::Batch(_)));
                     if let Err(fault) = self.take(&mut reader, item).await {
                         return fault;
                     }
+                    if facts {
+                        empty_handed.as_mut().reset(Instant::now() + self.patience);
+                    }
                 }
-                Ok(None) => return FeedFault::Switch("it ended the stream".into()),
-                Err(status) => return refusal(&status),
+                Some(Err(status)) => return refusal(&status),
+                None => return FeedFault::Switch("it ended the stream".into()),
             }
         }
     }
@@ -188,5 +206,79 @@ fn refusal(status: &Status) -> FeedFault {
             FeedFault::Halt(error.to_string())
         }
         _ => FeedFault::Switch(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::metadata::batch::MetadataBatch;
+    use protocol::metadata::record::{ClusterFormed, Fact};
+    use protocol::metadata::snapshot;
+    use protocol::rpc::channel::Dialer;
+    use protocol::rpc::pb::metadata::v1::{FeedPosition, FeedSnapshot};
+
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl ImageSink for Nowhere {
+        async fn take(&self, _: Arc<MetadataImage>, _: Arc<Change>) {}
+    }
+
+    fn follower() -> Follower<Nowhere> {
+        Follower {
+            cluster_id: Uuid::from_u128(7),
+            node: BrokerId(1),
+            controllers: Controllers::new(Vec::new(), Dialer::plain()),
+            images: Arc::default(),
+            change_source: Arc::default(),
+            patience: PATIENCE,
+            sink: Nowhere,
+            halt: Halt::with(|fatal| panic!("{fatal}")),
+        }
+    }
+
+    /// The snapshot of a cluster, a byte in each item.
+    fn chunks() -> Vec<FeedItem> {
+        let formed = ClusterFormed { cluster_id: Uuid::from_u128(7), incarnation: 1, metadata_version: 1 };
+        let batch = MetadataBatch { base: BatchNo(0), facts: vec![Fact::ClusterFormed(formed)] };
+        let (image, _) = MetadataImage::default().apply(&batch, &batch.encode()).expect("the first fact");
+        let data: Vec<u8> = snapshot::encode(&image).concat();
+        let (last, crc32c) = (data.len() - 1, crc32c::crc32c(&data));
+        let chunk = |(index, byte)| {
+            let (batch_no, chain_hash, last) = (image.batch_no.0, image.chain_hash, index == last);
+            let chunk = FeedSnapshot { batch_no, chain_hash, data: vec![byte].into(), last, crc32c };
+            FeedItem { item: Some(Item::Snapshot(chunk)) }
+        };
+        data.into_iter().enumerate().map(chunk).collect()
+    }
+
+    /// A source that sends an item at a time, and then ends.
+    fn slow(items: Vec<FeedItem>, every: Duration) -> impl Stream<Item = Result<FeedItem, Status>> + Unpin {
+        let ticks = tokio::time::interval_at(Instant::now() + every, every);
+        Box::pin(futures_util::stream::unfold((ticks, items.into_iter()), |(mut ticks, mut items)| async move {
+            ticks.tick().await;
+            Some((Ok(items.next()?), (ticks, items)))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_snapshot_may_take_many_patiences_as_long_as_it_comes() {
+        let (follower, chunks) = (follower(), chunks());
+        assert!(chunks.len() > 6, "three patiences");
+        let fault = follower.take_all(slow(chunks, PATIENCE / 2)).await;
+        assert_eq!(fault, FeedFault::Switch("it ended the stream".into()));
+        assert!(follower.images.load().cluster.is_formed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_only_says_where_it_stands_is_left_after_one_patience() {
+        let (follower, begin) = (follower(), Instant::now());
+        let position = FeedItem { item: Some(Item::Position(FeedPosition { batch_no: 0 })) };
+        let fault = follower.take_all(slow(vec![position; 10], PATIENCE / 4)).await;
+        assert_eq!(fault, FeedFault::Switch("it knows of no cluster".into()));
+        assert_eq!(begin.elapsed(), PATIENCE);
     }
 }

@@ -155,4 +155,4 @@ fn plan_one(
 
 #[cfg(test)]
 #[path = "reconcile/tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -8,11 +8,10 @@ use protocol::metadata::image::MetadataImage;
 use protocol::rpc::channel::admin_client;
 use protocol::rpc::convert;
 use protocol::rpc::pb::admin::v1::DescribeQuorumRequest;
+use protocol::rpc::socket::Socket;
 use protocol::timers::Timers;
-use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +74,7 @@ impl Control {
     pub(super) fn start(
         self,
         queue: ControllerQueueEnd,
-        http: StdListener,
+        http: Socket,
         render: Render,
         health: HealthReporter,
     ) -> Result<Tasks, StartError> {
@@ -99,7 +98,7 @@ impl Control {
         tokio::spawn(watch_shutdown(self.me, shared.images.clone(), registered_end.clone(), shared.stop_asked.clone()));
         tokio::spawn(learn_voters(shared.controllers.clone(), shared.stop.clone()));
         tokio::spawn(report_health(health, phase_end.clone()));
-        let http = TcpListener::from_std(http).map_err(StartError::build("metrics listener"))?;
+        let http = http.listen().map_err(StartError::build("metrics listener"))?;
         tokio::spawn(http::serve(http, render, readiness(phase_end.clone()), shared.stop.clone()));
         let lifecycle = LifecycleTask::new(LifecycleParts {
             registrant: self.registrant,

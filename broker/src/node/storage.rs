@@ -16,7 +16,7 @@ use crate::checkpoints::{Checkpoints, NoCheckpoints, SledCheckpoints};
 use crate::config::Config;
 use crate::disk_room::DiskRoom;
 use crate::evidence::Evidence;
-use crate::limits::DISK_RESERVE_BYTES;
+use crate::limits::{DISK_RESERVE_BYTES, RECOVERY_THREADS};
 use crate::partition::Opened;
 use crate::recovery::{recover, take_evidence};
 
@@ -42,7 +42,8 @@ impl Opening {
         let checkpoints = open_checkpoints(&data);
         let mut evidence = take_evidence(&data)?;
         let mut registry = Registry::open(data.storage(), &data.registry_dir())?;
-        let recovered = recover(&data, &mut registry, &*checkpoints)?;
+        let threads = if protocol::machine::simulated().is_some() { 1 } else { RECOVERY_THREADS };
+        let recovered = recover(&data, &mut registry, &*checkpoints, threads)?;
         evidence.found = recovered.found;
         data.clear_clean_shutdown()?;
         tracing::info!(
@@ -63,6 +64,10 @@ impl Opening {
 }
 
 fn open_checkpoints(data: &DataDir) -> Box<dyn Checkpoints> {
+    // The database goes past the storage, straight to the files of this machine.
+    if protocol::machine::simulated().is_some() {
+        return Box::new(NoCheckpoints);
+    }
     let path = data.cache_dir().join("checkpoints");
     match SledCheckpoints::open(&path) {
         Some(checkpoints) => Box::new(checkpoints),

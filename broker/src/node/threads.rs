@@ -2,11 +2,11 @@
 
 use protocol::ids::BrokerId;
 use protocol::limits::{CLIENT_CONNECTIONS_MAX, NODE_CONNECTIONS_MAX};
+use protocol::machine::Worker;
 use protocol::rpc::connections::Places;
 use protocol::rpc::server::ServerOptions;
-use std::net::TcpListener as StdListener;
+use protocol::rpc::socket::Socket;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -23,8 +23,8 @@ use crate::shard::{Shard, ShardParts};
 /// What every shard listens on.
 #[derive(Clone)]
 pub(super) struct Listening {
-    client: Arc<StdListener>,
-    internal: Arc<StdListener>,
+    client: Arc<Socket>,
+    internal: Arc<Socket>,
     client_places: Places,
     internal_places: Places,
     client_routes: Routes,
@@ -85,29 +85,16 @@ pub(super) struct ShardThread {
 }
 
 impl ShardThread {
-    pub(super) fn start(self) -> Result<JoinHandle<()>, StartError> {
-        let index = self.parts.index;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(StartError::build("shard runtime"))?;
-        let (ready, built) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-            // A shard that has stopped without the others would leave partitions that nobody answers for.
-            let _guard = AbortOnPanic;
-            runtime.block_on(async move {
-                let started = self.listening.start();
-                let failed = started.is_err();
-                ready.send(started).ok();
-                if !failed {
-                    Shard::new(self.parts).run().await;
-                }
-            });
-            runtime.shutdown_background();
-        });
-        let thread = thread.map_err(StartError::build("shard thread"))?;
-        let gone = |_| StartError::Build { what: "shard thread", reason: "it ended before it listened".into() };
-        built.recv().map_err(gone)??;
-        Ok(thread)
+    /// Returns once it listens.
+    pub(super) fn start(self) -> Result<Worker, StartError> {
+        let Self { parts, listening } = self;
+        Worker::start(&format!("shard-{}", parts.index), move || {
+            listening.start()?;
+            Ok(async move {
+                // A shard that has stopped without the others would leave partitions that nobody answers for.
+                let _guard = AbortOnPanic;
+                Shard::new(parts).run().await;
+            })
+        })
     }
 }

@@ -80,7 +80,13 @@ impl Partition {
         Ok(())
     }
 
+    /// What an operation on the log that failed comes to: damage is moved out of the way first, or the next start, which
+    /// reads no sealed segment, would meet it again.
     pub(super) fn disk(&self, op: &str, error: &LogError) -> Fatal {
+        if matches!(error, LogError::Damaged(_)) {
+            tracing::error!(partition = %self.at, %error, op, "found damage");
+            return self.quarantine();
+        }
         Fatal::Disk(format!("{op} of {} in {}: {error}", self.at, self.log.dir().display()))
     }
 
@@ -94,7 +100,7 @@ impl Partition {
                 FatalReason::Damaged,
                 to.display()
             )),
-            Err(error) => self.disk("setting a damaged log aside", &error),
+            Err(error) => Fatal::Disk(format!("setting aside of the damaged log of {}: {error}", self.at)),
         }
     }
 

@@ -172,7 +172,8 @@ impl Partition {
         self.step_with(Input::Produce(request), VecDeque::from([batch]), now, out);
     }
 
-    /// Retention: rolls a segment that is old enough and proposes a new log start where this replica leads.
+    /// Retention: rolls a segment that is old enough and proposes a new log start where this replica leads. `wall_ms` is
+    /// what [`retention::RetentionClock`] makes of the wall clock.
     pub fn retain(&mut self, config: &TopicConfig, wall_ms: i64, now: Now, out: &mut dyn Outside) {
         if self.dead || !matches!(self.replica.role(), RoleName::Leader(_)) {
             return;

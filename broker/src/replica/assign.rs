@@ -8,8 +8,9 @@ use super::follower::Following;
 use super::leader::Leadership;
 use super::lease::Now;
 use super::view::PartitionView;
-use super::{Replica, Role};
+use super::{LogOp, Replica, Role};
 use protocol::ids::BrokerId;
+use protocol::planted::{self, Bug};
 
 /// What the image asks for.
 enum Wanted {
@@ -54,7 +55,7 @@ impl Replica {
         match view.leader {
             None => Wanted::Leaderless,
             Some(leader) if leader != me => Wanted::Follow(leader),
-            Some(_) if self.leads_in(view) && fit => Wanted::Lead,
+            Some(_) if (self.leads_in(view) && fit) || planted::is(Bug::SameEpochLeaderRestart) => Wanted::Lead,
             Some(_) if self.barred >= Some(view.leader_epoch) => Wanted::Resign,
             // An epoch that our log already has batches of was led by someone: never begin it anew.
             Some(_) if self.base.log.last_epoch() >= Some(view.leader_epoch) => Wanted::Resign,
@@ -88,6 +89,11 @@ impl Replica {
         }
         self.leave(effects);
         self.role = Role::Follower(Box::new(Following::begin(view, leader, &mut self.base, effects)));
+        let to = self.base.high_watermark.get();
+        if planted::is(Bug::TruncateToHighWatermark) && to < self.base.log.end {
+            effects.push(Effect::Truncate { to, keep_aside: false });
+            self.outstanding = Some(LogOp::Cut { reset: false });
+        }
     }
 
     fn become_leaderless(&mut self, view: PartitionView, effects: &mut Vec<Effect>) {

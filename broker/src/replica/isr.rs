@@ -10,6 +10,7 @@ use super::limits::ISR_RETRY_PAUSE_MS;
 use super::view::PartitionView;
 use protocol::error::{Effect as ErrorEffect, ErrorCode};
 use protocol::ids::{BrokerEpoch, BrokerId, Millis, PartitionEpoch};
+use protocol::planted::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Members asked for, each under the registration meant.
@@ -88,7 +89,8 @@ impl Isr {
 
     /// Whether a change may be proposed now: none in flight, none confirmed and awaited, no pause.
     pub(super) fn ready(&self, now: Millis) -> bool {
-        self.flight == Flight::None && self.retry_at.is_none_or(|at| now >= at)
+        let free = self.flight == Flight::None || planted::is(Bug::TwoAltersInFlight);
+        free && self.retry_at.is_none_or(|at| now >= at)
     }
 
     /// The ISR is looked at after the pause: nothing is due any more.

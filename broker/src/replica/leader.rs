@@ -17,6 +17,7 @@ use super::view::PartitionView;
 use protocol::error::ErrorCode;
 use protocol::ids::{BrokerId, LeaderEpoch, Millis};
 use protocol::metadata::configs::FlushPolicy;
+use protocol::planted::{self, Bug};
 
 /// One leadership: from the image that named us to the next leader epoch.
 #[derive(Debug, Clone)]
@@ -80,7 +81,8 @@ impl Leadership {
         // A position of a former registration vouches for nothing.
         for (id, subscription) in self.positions.subscriptions().collect::<Vec<_>>() {
             let position = self.positions.get(id).and_then(|f| f.position);
-            if position.is_some_and(|p| !self.view.registered(id, p.broker_epoch)) {
+            let former = position.is_some_and(|p| !self.view.registered(id, p.broker_epoch));
+            if former && !planted::is(Bug::StalePositionAcrossIncarnations) {
                 self.positions.ended(id, subscription);
                 ended.push((id, subscription));
             }
@@ -140,6 +142,7 @@ impl Leadership {
         match acks {
             Acks::None if base.log.directory_is_noted() => answer(&waiting, Guard::Lease, now, effects),
             Acks::None | Acks::Leader => self.by_own_position.push(waiting),
+            Acks::All if planted::is(Bug::AnswerBeforeCommit) => answer(&waiting, Guard::Grace, now, effects),
             Acks::All => self.by_high_watermark.push(waiting),
         }
     }
@@ -147,13 +150,14 @@ impl Leadership {
     /// The append failed. Not forwarded: nobody has it, a definite refusal. Forwarded: its offsets are taken in this
     /// epoch by a batch we do not have, so nothing more may be appended in it. Returns whether leadership must end.
     pub(super) fn append_failed(&mut self, op: Appending, effects: &mut Vec<Effect>) -> bool {
+        let ends = op.forwarded && !planted::is(Bug::AppendAfterForwardFailure);
         let code = if op.forwarded { ErrorCode::NotEnoughReplicasAfterAppend } else { ErrorCode::DiskFull };
         effects.push(Effect::Reply { id: op.produce.id, outcome: ProduceOutcome::Refused(code) });
-        if op.forwarded {
+        if ends {
             let reason = Abdication::AppendFailedAfterForward;
             effects.push(Effect::Abdicate { leader_epoch: self.epoch(), reason });
         }
-        op.forwarded
+        ends
     }
 
     /// What follows from whatever just changed: high watermark, answers, ISR.
@@ -172,12 +176,14 @@ impl Leadership {
     }
 
     fn advance_high_watermark(&mut self, base: &mut Base, effects: &mut Vec<Effect>) {
-        if !self.satisfied {
+        let loose = planted::is(Bug::GateOverMaximalIsr) && self.view.satisfies(&self.isr.maximal().collect());
+        if !self.satisfied && !loose {
             return;
         }
         let strict = self.strict();
         let mut lowest = base.log.position();
-        for member in self.isr.maximal().filter(|id| *id != base.id.me) {
+        let counts = |id: &BrokerId| !planted::is(Bug::PositionOverSmallerIsr) || self.isr.committed().contains(id);
+        for member in self.isr.maximal().filter(|id| *id != base.id.me && counts(id)) {
             let Some(counted) = self.positions.counted(member, strict) else { return };
             lowest = lowest.min(counted);
         }
@@ -238,7 +244,7 @@ pub(super) fn epoch_refusal(believed: Option<LeaderEpoch>, actual: LeaderEpoch) 
 }
 
 fn answer(waiting: &Waiting, guard: Guard, now: Now, effects: &mut Vec<Effect>) {
-    let outcome = if now.permits(guard) {
+    let outcome = if now.lets_out(guard) {
         ProduceOutcome::Written { base: waiting.base, guard }
     } else {
         ProduceOutcome::Refused(ErrorCode::LeaseExpiredAfterAppend)

@@ -49,7 +49,7 @@ impl Deletes {
     fn settle(&mut self, confirmed: Option<u64>, now: Now, effects: &mut Vec<Effect>) {
         self.0.retain(|delete| {
             let outcome = match confirmed.filter(|start| *start >= delete.to) {
-                Some(start) if now.permits(Guard::Lease) => Ok(start),
+                Some(start) if now.lets_out(Guard::Lease) => Ok(start),
                 Some(_) => Err(ErrorCode::LeaseExpiredAfterAppend),
                 None if delete.deadline <= now.at => Err(ErrorCode::Timeout),
                 None => return true,

@@ -12,6 +12,7 @@ use super::leader::Leadership;
 use super::lease::Now;
 use super::positions::Follower;
 use protocol::ids::{BrokerId, Millis};
+use protocol::planted::{self, Bug};
 
 impl Leadership {
     /// Proposes a change of the ISR if one is due and none is under way.
@@ -72,9 +73,13 @@ impl Leadership {
     fn may_join(&self, id: BrokerId, follower: &Follower, base: &Base) -> bool {
         let Some(position) = follower.position else { return false };
         let fit = self.view.members.get(&id).is_some_and(|m| m.counts && m.active);
-        let reached = position.counted(self.strict()) >= base.high_watermark.get().max(self.epoch_start);
+        let start = if planted::is(Bug::IsrGrowthWithoutEpochRule) { 0 } else { self.epoch_start };
+        let unsynced = planted::is(Bug::GrowthByUnsyncedEnd);
+        let counted = if unsynced { position.log_end } else { position.counted(self.strict()) };
+        let reached = counted >= base.high_watermark.get().max(start);
         let dropped = position.log_start >= base.log.start;
-        fit && reached && dropped && self.view.registered(id, position.broker_epoch)
+        let stale_counts = planted::is(Bug::StalePositionAcrossIncarnations);
+        fit && reached && dropped && (stale_counts || self.view.registered(id, position.broker_epoch))
     }
 
     /// When the ISR will have to be looked at although nothing happens.

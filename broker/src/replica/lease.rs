@@ -6,6 +6,7 @@
 //! when an answer leaves, so an answer carries the [`Guard`] under which it may.
 
 use protocol::ids::Millis;
+use protocol::planted::{self, Bug};
 
 /// Until when this broker's leadership is trusted. Times are on the boot-time clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,10 +32,20 @@ impl Lease {
     /// Never granted.
     pub const NONE: Self = Self { valid_until: 0, grace_until: 0 };
 
+    /// What both permit.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            valid_until: self.valid_until.min(other.valid_until),
+            grace_until: self.grace_until.min(other.grace_until),
+        }
+    }
+
     /// Whether an answer under `guard` may leave at `now`.
     #[must_use]
     pub fn permits(&self, guard: Guard, now: Millis) -> bool {
         match guard {
+            _ if planted::is(Bug::ZombieLeaderWithoutLease) => true,
             Guard::Nothing => true,
             Guard::Grace => now < self.grace_until.max(self.valid_until),
             Guard::Lease => now < self.valid_until,
@@ -57,6 +68,12 @@ impl Now {
     pub fn permits(&self, guard: Guard) -> bool {
         self.lease.permits(guard, self.at)
     }
+
+    /// Whether an answer under `guard` may leave now: asked again when it leaves, whatever held when the request came.
+    #[must_use]
+    pub fn lets_out(&self, guard: Guard) -> bool {
+        planted::is(Bug::LeaseCheckedOnEntryOnly) || self.permits(guard)
+    }
 }
 
 #[cfg(test)]
@@ -72,5 +89,20 @@ mod tests {
             assert!(lease.permits(Guard::Nothing, now));
         }
         assert!(!Lease::NONE.permits(Guard::Grace, 0));
+    }
+
+    #[test]
+    fn two_leases_permit_together_what_each_permits() {
+        let leases = [(0, 0), (0, 900), (400, 1_000), (500, 900), (400, 400)];
+        let leases = leases.map(|(valid_until, grace_until)| Lease { valid_until, grace_until });
+        for (a, b) in leases.iter().flat_map(|a| leases.iter().map(move |b| (a, b))) {
+            assert_eq!(a.and(b), b.and(a));
+            for now in [0, 399, 400, 499, 500, 899, 900, 999, 1_000] {
+                for guard in [Guard::Nothing, Guard::Grace, Guard::Lease] {
+                    let each = a.permits(guard, now) && b.permits(guard, now);
+                    assert_eq!(a.and(b).permits(guard, now), each, "{a:?} and {b:?}, {guard:?} at {now}");
+                }
+            }
+        }
     }
 }

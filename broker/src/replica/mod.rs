@@ -250,7 +250,7 @@ impl Replica {
             }
             Input::Retain { upto } => {
                 if let Role::Leader(_) = &self.role {
-                    let to = upto.min(self.base.high_watermark.get());
+                    let to = upto.min(self.trimmable());
                     let any = self.base.advance_start(to, effects);
                     self.outstanding = any.then_some(LogOp::AdvanceStart { to, delete: None });
                 }

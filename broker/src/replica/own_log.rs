@@ -10,6 +10,7 @@ use super::policy::PolicyNotes;
 use log::epochs::EpochTable;
 use protocol::ids::{LeaderEpoch, Millis};
 use protocol::metadata::configs::FlushPolicy;
+use protocol::planted::{self, Bug};
 
 /// What recovery found of a partition's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +121,8 @@ impl OwnLog {
 
     /// How far this replica counts: the durable end unless a looser policy is noted and wanted.
     pub(super) fn position(&self) -> u64 {
-        if self.strict() { self.durable_end() } else { self.end }
+        let strict = self.strict() && !planted::is(Bug::AnswerBeforeSync);
+        if strict { self.durable_end() } else { self.end }
     }
 
     pub(super) fn appended(&mut self, batches: &[BatchSpan]) {
@@ -153,7 +155,8 @@ impl OwnLog {
 
     /// Whether the durable end moved.
     pub(super) fn flushed(&mut self, generation: u64, upto: u64) -> bool {
-        if generation != self.generation || upto.min(self.end) <= self.durable_end {
+        let former = generation != self.generation && !planted::is(Bug::FlushFromBeforeTruncation);
+        if former || upto.min(self.end) <= self.durable_end {
             return false;
         }
         self.durable_end = upto.min(self.end);

@@ -5,6 +5,7 @@
 //! byte the replica ever counted was on disk (DESIGN.md sections 4(c) and 5).
 
 use protocol::metadata::configs::FlushPolicy;
+use protocol::planted::{self, Bug};
 
 /// Noted, wanted, and what is under way between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +38,16 @@ impl PolicyNotes {
     /// disk already, and would speak for bytes that are not.
     pub(super) fn strict(&self) -> bool {
         let sync = FlushPolicy::Sync;
-        self.wanted == sync || self.noting == Some(sync) || self.noted.is_none_or(|p| p == sync)
+        let noted = self.noted.is_none_or(|p| p == sync) && !planted::is(Bug::PolicyNotedLate);
+        self.wanted == sync || self.noting == Some(sync) || noted
     }
 
     /// The policy to name in acknowledgements: the one counted by.
     pub(super) fn named(&self) -> FlushPolicy {
         match self.noted {
-            Some(noted) if !self.strict() => noted,
+            Some(noted) if !self.strict() && noted != FlushPolicy::Sync => noted,
+            // Not strict although no looser policy is noted: only with the note planted late.
+            _ if !self.strict() => self.wanted,
             _ => FlushPolicy::Sync,
         }
     }

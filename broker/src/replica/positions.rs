@@ -7,6 +7,7 @@
 use super::input::{FollowerAck, Subscribe, SubscriptionId};
 use protocol::ids::{BrokerEpoch, BrokerId, Millis};
 use protocol::metadata::configs::FlushPolicy;
+use protocol::planted::{self, Bug};
 use std::collections::BTreeMap;
 
 /// What a follower has said it holds.
@@ -35,7 +36,8 @@ impl Position {
 
     /// How far it counts: its durable end if either the topic or its own note says `sync`.
     pub(super) fn counted(&self, strict: bool) -> u64 {
-        if strict || self.noted_policy == FlushPolicy::Sync { self.durable_end } else { self.log_end }
+        let strict = (strict || self.noted_policy == FlushPolicy::Sync) && !planted::is(Bug::AnswerBeforeSync);
+        if strict { self.durable_end } else { self.log_end }
     }
 }
 
@@ -154,6 +156,7 @@ impl Positions {
         let Some(position) = follower.position.as_mut() else { return false };
         let same = position.subscription == ack.subscription && position.broker_epoch == ack.broker_epoch;
         let possible = ack.log_end <= leader_end && ack.durable_end.max(ack.log_start) <= ack.log_end;
+        let same = same || planted::is(Bug::AckOfFormerSubscription);
         if !(same && possible) {
             return false;
         }

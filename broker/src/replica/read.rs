@@ -9,6 +9,7 @@ use super::lease::{Guard, Now};
 use super::{Replica, Role};
 use protocol::error::ErrorCode;
 use protocol::ids::LeaderEpoch;
+use protocol::planted::{self, Bug};
 
 /// What a reader asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,8 @@ impl Replica {
         if query.offset >= high_watermark && unknown {
             return Err(ReadRefusal::Code(ErrorCode::OffsetNotAvailable));
         }
-        Ok(ReadPermit { upto: high_watermark.max(query.offset), guard })
+        let seen = if planted::is(Bug::ConsumerAboveHighWatermark) { log.end } else { high_watermark };
+        Ok(ReadPermit { upto: seen.max(query.offset), guard })
     }
 
     /// The offset after the last one that may be read: "latest".
@@ -123,7 +125,7 @@ impl Replica {
         if leadership.deletes.is_full() {
             return Err(ErrorCode::Overloaded);
         }
-        let high_watermark = self.base.high_watermark.get();
+        let high_watermark = self.trimmable();
         let known = leadership.known_high_watermark(&self.base);
         match before {
             None => known.ok_or(ErrorCode::OffsetNotAvailable),
@@ -172,8 +174,14 @@ impl Replica {
     #[must_use]
     pub fn retention_limit(&self) -> u64 {
         match &self.role {
-            Role::Leader(_) => self.base.high_watermark.get(),
+            Role::Leader(_) => self.trimmable(),
             _ => self.base.log.start,
         }
+    }
+
+    /// Up to where the head may be dropped: what is committed.
+    pub(super) fn trimmable(&self) -> u64 {
+        let anything = planted::is(Bug::RetentionPastHighWatermark);
+        if anything { self.base.log.end } else { self.base.high_watermark.get() }
     }
 }

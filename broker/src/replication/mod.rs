@@ -8,3 +8,4 @@
 pub mod follower;
 pub mod leader;
 pub mod outbox;
+pub mod wire;

@@ -6,9 +6,8 @@
 
 use protocol::rpc::connections::Places;
 use protocol::rpc::server::{self, ServerOptions};
+use protocol::rpc::socket::Socket;
 use std::future::Future;
-use std::net::TcpListener as StdListener;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -56,15 +55,13 @@ pub fn internal_routes(replication: ReplicationService, data: DataService) -> Ro
 /// # Errors
 /// When the listener cannot be built; afterwards problems end connections, not the listener.
 pub fn serve(
-    socket: &StdListener,
+    socket: &Socket,
     options: &ServerOptions,
     places: Places,
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static, ListenError> {
-    let socket = socket.try_clone()?;
-    socket.set_nonblocking(true)?;
-    let incoming = server::incoming(TcpListener::from_std(socket)?, places);
+    let incoming = server::incoming(socket.listen()?, places);
     let mut builder = server::server(options).map_err(|e| ListenError::Services(e.to_string()))?;
     let router = builder.add_routes(routes);
     Ok(async move { router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await })

@@ -63,7 +63,7 @@ impl Shard {
             }
             Err(error) => answer.error = Some(error.into()),
         }
-        read.reply.send(answer).ok();
+        read.reply.send((answer, now.lease)).ok();
     }
 
     pub(super) fn list_offset(&mut self, list: ListOffset) {
@@ -100,7 +100,7 @@ impl Shard {
             Ok(None) => {}
             Err(error) => answer.error = Some(error.into()),
         }
-        list.reply.send(answer).ok();
+        list.reply.send((answer, now.lease)).ok();
     }
 
     pub(super) fn delete_records(&mut self, delete: DeleteRecords) {

@@ -18,6 +18,7 @@ use crate::metadata::feed::Change;
 use crate::partition::note::Note;
 use crate::partition::outside::Life;
 use crate::replica::input::{Acks, IsrOutcome};
+use crate::replica::lease::Lease;
 use crate::replication::follower::LeaderStream;
 use crate::replication::leader::FollowerStream;
 
@@ -159,8 +160,8 @@ pub struct Read {
     pub enough_bytes: usize,
     /// Woken when there may be more; kept only if there was not enough.
     pub waiter: Weak<Notify>,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<data::FetchedPartition>,
+    /// Where the answer goes, with the lease that it was made under.
+    pub reply: oneshot::Sender<(data::FetchedPartition, Lease)>,
 }
 
 /// Which offset stands for a time.
@@ -172,8 +173,8 @@ pub struct ListOffset {
     pub timestamp_ms: i64,
     /// The client's belief.
     pub leader_epoch: Option<LeaderEpoch>,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<data::ListedOffset>,
+    /// Where the answer goes, with the lease that it was made under.
+    pub reply: oneshot::Sender<(data::ListedOffset, Lease)>,
 }
 
 /// Drop records below an offset.

@@ -35,7 +35,7 @@ pub struct ShardSender {
 #[derive(Debug)]
 pub struct ShardQueues {
     pub(crate) control: mpsc::UnboundedReceiver<Control>,
-    requests: mpsc::Receiver<Request>,
+    pub(crate) requests: mpsc::Receiver<Request>,
 }
 
 impl ShardSender {

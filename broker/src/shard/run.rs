@@ -232,7 +232,7 @@ impl Shard {
         }
     }
 
-    fn report_again(&mut self) {
+    pub(super) fn report_again(&mut self) {
         for (at, partition) in &self.partitions {
             if let Some(report) = partition.replica().log_end_report() {
                 self.world.report_log_end(*at, report);

@@ -4,22 +4,19 @@
 //! Invariant: a pushed batch is checked (crc, counts) before a replica hears of it, and its credit goes back whatever
 //! becomes of it.
 
-use bytes::Bytes;
-use protocol::batch::{self, Origin};
 use protocol::error::ErrorCode;
-use protocol::ids::{BrokerId, LeaderEpoch, TopicPartition};
-use protocol::metadata::configs::FlushPolicy;
+use protocol::ids::{BrokerId, TopicPartition};
 use protocol::rpc::pb::replication::v1::{self as wire, leader_message::Message};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::message::{FollowerEvent, LeaderEvent};
 use super::run::Shard;
 use crate::partition::outside::{Outside, Subscription};
 use crate::replica::effect::ToFollower;
-use crate::replica::input::{BatchSpan, FollowerAck, Input, Pushed, Subscribe, SubscriptionId};
+use crate::replica::input::{Input, SubscriptionId};
 use crate::replication::follower::LeaderDialer;
 use crate::replication::leader::FollowerStream;
+use crate::replication::wire as wire_input;
 
 impl Shard {
     pub(super) fn from_follower(&mut self, stream: &Arc<FollowerStream>, event: FollowerEvent) {
@@ -48,17 +45,7 @@ impl Shard {
         let number = SubscriptionId(message.subscription);
         let to = Subscription { at, follower: stream.broker, number };
         self.world.followers.follow(to, stream.clone());
-        let subscribe = Subscribe {
-            follower: stream.broker,
-            broker_epoch: stream.broker_epoch,
-            subscription: number,
-            leader_epoch: LeaderEpoch(message.leader_epoch),
-            log_start: message.log_start,
-            log_end: message.log_end,
-            durable_end: message.durable_end,
-            last_epoch: u32::try_from(message.last_epoch).ok().map(LeaderEpoch),
-            noted_policy: FlushPolicy::from_wire(message.noted_policy),
-        };
+        let subscribe = wire_input::subscribe(message, stream.broker, stream.broker_epoch);
         if !self.step(at, Input::Subscribe(subscribe)) {
             let code = self.absent(at).code;
             // A follower may know a newer image than this broker: it asks again.
@@ -74,16 +61,7 @@ impl Shard {
 
     fn acknowledged(&mut self, stream: &FollowerStream, ack: &wire::Ack) {
         let Some(to) = self.world.followers.subscription(stream.id, SubscriptionId(ack.subscription)) else { return };
-        let ack = FollowerAck {
-            follower: stream.broker,
-            broker_epoch: stream.broker_epoch,
-            subscription: to.number,
-            leader_epoch: LeaderEpoch(ack.leader_epoch),
-            log_start: ack.log_start,
-            log_end: ack.log_end,
-            durable_end: ack.durable_end,
-            noted_policy: FlushPolicy::from_wire(ack.noted_policy),
-        };
+        let ack = wire_input::ack(ack, stream.broker, stream.broker_epoch);
         self.step(to.at, Input::Ack(ack));
     }
 
@@ -100,19 +78,10 @@ impl Shard {
     }
 
     fn leader_says(&mut self, leader: BrokerId, message: Message) {
-        let (number, input) = match message {
-            Message::Push(push) => return self.pushed(leader, push),
-            Message::Started(m) => (m.subscription, started(&m)),
-            Message::Diverged(m) => (m.subscription, diverged(&m)),
-            Message::BeginAt(m) => (m.subscription, begin_at(&m)),
-            Message::Advance(m) => (m.subscription, advance(&m)),
-            Message::Refused(m) => {
-                let code = m.error.map_or(ErrorCode::Internal, |e| ErrorCode::from_wire(e.code));
-                (m.subscription, Input::Refused { subscription: SubscriptionId(m.subscription), code })
-            }
-            Message::Welcome(_) => return,
-        };
-        let number = SubscriptionId(number);
+        if let Message::Push(push) = message {
+            return self.pushed(leader, push);
+        }
+        let Some((number, input)) = wire_input::from_leader(&message) else { return };
         let Some(at) = self.world.leaders.subscriber(leader, number) else { return };
         if matches!(input, Input::Refused { .. } | Input::Diverged { .. } | Input::BeginAt { .. }) {
             self.world.leaders.ended(leader, number);
@@ -125,7 +94,7 @@ impl Shard {
         let subscription = SubscriptionId(push.subscription);
         let Some(at) = self.world.leaders.subscriber(leader, subscription) else { return };
         self.world.metrics.replicated(push.batches.len());
-        let Some((spans, hand)) = checked(&push.batches) else {
+        let Some((spans, hand)) = wire_input::checked(&push.batches) else {
             tracing::error!(partition = %at, %leader, base = push.base_offset, "a pushed batch is corrupt: subscribing anew");
             self.world.leaders.drop_subscription(leader, subscription);
             self.step(at, Input::Refused { subscription, code: ErrorCode::CorruptMessage });
@@ -140,13 +109,7 @@ impl Shard {
         }
         let end = |shard: &Self| shard.partitions.get(&at).map(|p| p.log().end_offset());
         let before = end(self);
-        let input = Input::Pushed(Pushed {
-            subscription,
-            leader_epoch: LeaderEpoch(push.leader_epoch),
-            batches: spans,
-            high_watermark: u64::try_from(push.high_watermark).ok(),
-            log_start: push.log_start,
-        });
+        let input = wire_input::pushed(&push, spans);
         self.step_with(at, input, hand);
         if taken && end(self) == before {
             self.world.disk.give_back(push.batches.len());
@@ -167,55 +130,5 @@ impl Shard {
             };
             tokio::spawn(dialer.run(stop));
         }
-    }
-}
-
-/// Splits a push into batches, each checked. None: one of them is bad.
-fn checked(batches: &Bytes) -> Option<(Vec<BatchSpan>, VecDeque<Bytes>)> {
-    let limits = batch::Limits::with_max_batch_bytes(batch::limits::MAX_BATCH_BYTES_CEILING);
-    let (mut spans, mut hand) = (Vec::new(), VecDeque::new());
-    for one in batch::batches(batches) {
-        let one = one.ok()?;
-        let info = batch::check(&one, &limits, Origin::Cluster).ok()?;
-        let epoch = LeaderEpoch(info.header.leader_epoch?);
-        spans.push(BatchSpan { base: info.header.base_offset, end: info.header.next_offset(), epoch });
-        hand.push_back(one);
-    }
-    Some((spans, hand))
-}
-
-fn started(m: &wire::Started) -> Input {
-    Input::Started {
-        subscription: SubscriptionId(m.subscription),
-        leader_epoch: LeaderEpoch(m.leader_epoch),
-        from: m.from_offset,
-        high_watermark: u64::try_from(m.high_watermark).ok(),
-        log_start: m.log_start,
-    }
-}
-
-fn diverged(m: &wire::Diverged) -> Input {
-    Input::Diverged {
-        subscription: SubscriptionId(m.subscription),
-        leader_epoch: LeaderEpoch(m.leader_epoch),
-        epoch: u32::try_from(m.epoch).ok().map(LeaderEpoch),
-        end: m.end_offset,
-    }
-}
-
-fn begin_at(m: &wire::BeginAt) -> Input {
-    Input::BeginAt {
-        subscription: SubscriptionId(m.subscription),
-        leader_epoch: LeaderEpoch(m.leader_epoch),
-        log_start: m.log_start,
-    }
-}
-
-fn advance(m: &wire::Advance) -> Input {
-    Input::Advance {
-        subscription: SubscriptionId(m.subscription),
-        leader_epoch: LeaderEpoch(m.leader_epoch),
-        high_watermark: u64::try_from(m.high_watermark).ok(),
-        log_start: m.log_start,
     }
 }

@@ -149,7 +149,7 @@ impl Outside for World {
         let Some(Open::Produce { reply, began, bytes }) = self.open.remove(&id) else { return };
         let now = self.lease.now();
         let (error, base_offset) = match outcome {
-            ProduceOutcome::Written { base, guard } if now.permits(guard) => (None, base),
+            ProduceOutcome::Written { base, guard } if now.lets_out(guard) => (None, base),
             ProduceOutcome::Written { .. } => (Some(self.refusal(at, ErrorCode::LeaseExpiredAfterAppend)), 0),
             ProduceOutcome::Refused(code) => (Some(self.refusal(at, code)), 0),
         };
@@ -160,8 +160,9 @@ impl Outside for World {
 
     fn delete_reply(&mut self, at: TopicPartition, id: RequestId, outcome: Result<u64, ErrorCode>, belief: WireState) {
         let Some(Open::Delete(reply)) = self.open.remove(&id) else { return };
-        let state = self.state(belief, self.lease.get());
-        let leased = self.lease.now().permits(Guard::Lease);
+        let now = self.lease.now();
+        let state = self.state(belief, now.lease);
+        let leased = now.lets_out(Guard::Lease);
         let outcome = outcome.and_then(|start| leased.then_some(start).ok_or(ErrorCode::LeaseExpiredAfterAppend));
         let answer = outcome.map(|start| (start, state)).map_err(|code| refusal(&self.image, at, code));
         reply.send(answer).ok();

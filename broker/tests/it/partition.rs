@@ -227,6 +227,38 @@ fn damage_found_by_a_reader_is_answered_as_such_by_a_leader_that_is_alone() {
 }
 
 #[test]
+fn damage_that_a_truncation_meets_is_set_aside_before_the_process_stops() {
+    let mut bench = Bench::new();
+    bench.assign(view(ME, 1, &[ME, OTHER], FlushPolicy::Sync));
+    for _ in 0..3 {
+        bench.produce(Acks::Leader);
+    }
+    bench.finish_notes();
+    while !bench.world.jobs.is_empty() {
+        bench.finish_flush();
+    }
+    let dir = bench.partition.log().dir().to_path_buf();
+    let files = bench.disk.files_below(&dir).expect("lists");
+    let segment = files.iter().max_by_key(|f| bench.disk.contents(f).map_or(0, |c| c.len())).expect("a segment");
+    let mut bytes = bench.disk.contents(segment).expect("reads");
+    let spot = bytes.windows(8).position(|w| w == b"record 1").expect("the first record's value");
+    bytes[spot] ^= 1;
+    bench.disk.damage(segment, bytes).expect("writes");
+
+    bench.assign(view(OTHER, 2, &[ME, OTHER], FlushPolicy::Sync));
+    let subscribed = |m: &ToLeader| if let ToLeader::Subscribe(s) = m { Some(s.subscription) } else { None };
+    let subscription = bench.world.to_leader.iter().find_map(subscribed).expect("it subscribes");
+    let (leader_epoch, epoch) = (LeaderEpoch(2), Some(LeaderEpoch(1)));
+    bench.step(Input::Diverged { subscription, leader_epoch, epoch, end: 1 });
+    assert!(
+        matches!(&bench.world.fatal, Some(Fatal::Disk(text)) if text.contains("set aside")),
+        "{:?}",
+        bench.world.fatal
+    );
+    assert!(!bench.data.storage().exists(&dir).expect("the disk works"), "the next start must not prove it");
+}
+
+#[test]
 fn a_flush_of_an_ended_life_makes_nothing_of_the_next_one_durable() {
     for ran_before_the_end in [true, false] {
         let mut bench = leader(FlushPolicy::Sync);

@@ -51,7 +51,7 @@ impl Node {
     fn start(&self) -> (DataDir, Recovered) {
         let data = open(&self.disk);
         let mut registry = Self::registry(&data);
-        let recovered = recover(&data, &mut registry, &NoCheckpoints).expect("recovers");
+        let recovered = recover(&data, &mut registry, &NoCheckpoints, 1).expect("recovers");
         (data, recovered)
     }
 
@@ -147,6 +147,39 @@ fn a_log_that_lost_everything_unsynced_is_not_taken_for_one_that_never_was() {
     let (_, recovered) = node.start();
     let found = recovered.found[&at()];
     assert!(!found.empty && !evidence(recovered.found, false).proves(at(), EPOCH), "{found:?}");
+}
+
+/// The first acknowledgement of a partition may leave before its policy is noted: it waits for the sync and for the note of
+/// the directory.
+#[test]
+fn records_acknowledged_before_any_policy_was_noted_are_proved_after_a_power_loss() {
+    let node = Node::new();
+    let data = open(&node.disk);
+    Node::registry(&data).record(&[(key(at()), Event::DirCreated)]).expect("the note that counts");
+    let mut log = open_log(&data);
+    let mut bytes = batch("record").to_vec();
+    stamp(&mut bytes, 0, 1);
+    log.append(0, &bytes).expect("appends");
+    log.sync().expect("syncs");
+    drop((log, data));
+    node.disk.crash(&mut || false);
+    assert!(node.proves(false), "nothing that counted was unsynced");
+}
+
+#[test]
+fn records_that_the_registry_never_heard_of_prove_nothing_at_any_start() {
+    let node = Node::new();
+    let data = open(&node.disk);
+    let mut log = open_log(&data);
+    let mut bytes = batch("record").to_vec();
+    stamp(&mut bytes, 0, 1);
+    log.append(0, &bytes).expect("appends");
+    log.sync().expect("syncs");
+    drop((log, data));
+    for start in 0..3 {
+        node.disk.crash(&mut || false);
+        assert!(!node.proves(false), "start {start}");
+    }
 }
 
 #[test]

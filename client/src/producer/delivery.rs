@@ -64,6 +64,21 @@ pub struct Written {
     pub partition: u32,
     /// Offset; `None` with acks=0, where nobody tells.
     pub offset: Option<u64>,
+    /// The leader epoch in which it was acknowledged; `None` with acks=0.
+    pub leader_epoch: Option<u32>,
+    /// The broker that acknowledged it; `None` with acks=0.
+    pub broker: Option<u32>,
+}
+
+/// What was told of a batch that was written; nothing with acks=0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Offset of its first record.
+    pub base_offset: Option<u64>,
+    /// The leader epoch of the answer.
+    pub leader_epoch: Option<u32>,
+    /// Who answered.
+    pub broker: Option<u32>,
 }
 
 /// A record that was not acknowledged.
@@ -94,7 +109,7 @@ struct Failure {
 #[derive(Debug, Clone)]
 enum State {
     Pending(BTreeMap<u32, Waker>),
-    Written(Option<u64>),
+    Written(Receipt),
     Failed(Arc<Failure>),
 }
 
@@ -118,9 +133,9 @@ impl Ticket {
         Delivery { cell: self.0.clone(), index }
     }
 
-    /// Settles: written from this offset on.
-    pub(crate) fn written(&self, base_offset: Option<u64>) {
-        self.settle(State::Written(base_offset));
+    /// Settles: written, as this says.
+    pub(crate) fn written(&self, receipt: Receipt) {
+        self.settle(State::Written(receipt));
     }
 
     /// Settles: failed. `batch` holds the records to give back.
@@ -157,10 +172,11 @@ impl Future for Delivery {
                 wakers.insert(self.index, cx.waker().clone());
                 return Poll::Pending;
             }
-            State::Written(base) => {
-                let offset = base.map(|base| base + u64::from(self.index));
+            State::Written(Receipt { base_offset, leader_epoch, broker }) => {
+                let offset = base_offset.map(|base| base + u64::from(self.index));
                 let (topic, partition) = (self.cell.topic.clone(), self.cell.partition);
-                return Poll::Ready(Ok(Written { topic, partition, offset }));
+                let (leader_epoch, broker) = (*leader_epoch, *broker);
+                return Poll::Ready(Ok(Written { topic, partition, offset, leader_epoch, broker }));
             }
             State::Failed(failure) => failure.clone(),
         };
@@ -204,7 +220,7 @@ mod tests {
         let ticket = ticket();
         let mut second = ticket.delivery(1);
         assert!((&mut second).now_or_never().is_none());
-        ticket.written(Some(40));
+        ticket.written(Receipt { base_offset: Some(40), leader_epoch: Some(6), broker: Some(2) });
         assert_eq!(second.now_or_never().unwrap().unwrap().offset, Some(41));
     }
 

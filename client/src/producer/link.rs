@@ -6,7 +6,7 @@
 //! connection never comes out as certainly unsent.
 
 use super::accumulator::Batch;
-use super::delivery::Ticket;
+use super::delivery::{Receipt, Ticket};
 use super::verdict::AttemptEnd;
 use crate::cluster::Cluster;
 use crate::config::Acks;
@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
             batch,
         };
         if self.link.acks == Acks::None {
-            self.link.end(out, AttemptEnd::Written(None));
+            self.link.end(out, AttemptEnd::Written(Receipt::default()));
         } else {
             let deadline = now + timeout + limits::ANSWER_GRACE_MS;
             self.pending.insert(correlation, Pending { out, sent: now, deadline });
@@ -187,7 +187,11 @@ impl<'a> Session<'a> {
             return;
         };
         let end = match answer.error.map(ApiError::from) {
-            None => AttemptEnd::Written(Some(answer.base_offset)),
+            None => {
+                let base_offset = Some(answer.base_offset);
+                let (leader_epoch, broker) = answer.state.map(|state| (state.leader_epoch, state.node_id)).unzip();
+                AttemptEnd::Written(Receipt { base_offset, leader_epoch, broker })
+            }
             Some(error) => AttemptEnd::Refused(error),
         };
         self.link.end(pending.out, end);

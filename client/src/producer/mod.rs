@@ -152,7 +152,7 @@ impl Producer {
         Self::build(config, None)
     }
 
-    /// A producer that reports the end of each batch.
+    /// A producer that reports the end of each batch, before the deliveries of its records resolve.
     #[must_use]
     pub fn with_reports(config: ProducerConfig, on_batch: OnBatch) -> Self {
         Self::build(config, Some(on_batch))

@@ -180,11 +180,12 @@ impl Sender {
                     failure = batch.progress.last_failure, "batch is tried again");
                 shared.state.lock().batches.retry(batch, at);
             }
-            Verdict::Written(offset) => {
+            Verdict::Written(receipt) => {
                 shared.state.lock().batches.settle(&batch);
-                batch.ticket.written(offset);
                 let (partition, records, attempts) = (batch.key.partition, batch.records, batch.progress.attempts);
-                self.report(&BatchReport { topic: &topic, partition, records, attempts, outcome: Ok(offset) });
+                let outcome = Ok(receipt.base_offset);
+                self.report(&BatchReport { topic: &topic, partition, records, attempts, outcome });
+                batch.ticket.written(receipt);
             }
             Verdict::Failed { effect, error } => {
                 shared.state.lock().batches.settle(&batch);

@@ -7,6 +7,7 @@
 //! stored twice until producers are idempotent; the order of first occurrences holds all the same.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::delivery::Receipt;
 use crate::error::{Effect, Error};
 use crate::limits::UNKNOWN_TOPIC_PATIENCE_MS;
 use crate::retry::{Backoff, Dice, Retry};
@@ -56,8 +57,8 @@ impl Progress {
 /// How an attempt ended.
 #[derive(Debug, Clone)]
 pub enum AttemptEnd {
-    /// As asked. The offset of the first record, if the broker told.
-    Written(Option<u64>),
+    /// As asked.
+    Written(Receipt),
     /// Refused by a broker.
     Refused(ApiError),
     /// No answer.
@@ -75,7 +76,7 @@ pub enum AttemptEnd {
 #[derive(Debug, Clone)]
 pub enum Verdict {
     /// Delivered.
-    Written(Option<u64>),
+    Written(Receipt),
     /// Failed for good.
     Failed {
         /// Whether it may have been written.
@@ -98,7 +99,7 @@ pub fn judge(
 ) -> Verdict {
     progress.attempts += 1;
     let error = match end {
-        AttemptEnd::Written(offset) => return Verdict::Written(offset),
+        AttemptEnd::Written(receipt) => return Verdict::Written(receipt),
         AttemptEnd::Unbuildable(error) => {
             return Verdict::Failed {
                 effect: progress.effect(),

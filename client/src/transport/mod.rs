@@ -14,7 +14,6 @@ use protocol::error::{ApiError, ErrorCode};
 use protocol::metadata::record::Endpoint;
 use protocol::rpc::channel::{self, Channel, Dialer, Traffic};
 use protocol::rpc::convert::from_status;
-use protocol::rpc::guard::guarded;
 use protocol::rpc::pb::{admin::v1 as admin, data::v1 as data};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -41,7 +40,7 @@ impl Nodes {
             Some(channel) => channel.clone(),
             None => {
                 let endpoint = self.dialer.endpoint(address, Traffic::Data)?.connect_timeout(self.connect_timeout);
-                channels.entry(address.clone()).or_insert(guarded(endpoint.connect_lazy())).clone()
+                channels.entry(address.clone()).or_insert(channel::open_lazy(&endpoint)).clone()
             }
         };
         Ok(Node { address: address.clone(), channel })
@@ -50,12 +49,12 @@ impl Nodes {
     /// A connection of its own for produce requests. Failing is definite: nothing was sent.
     pub(crate) async fn produce_stream(&self, address: &Endpoint) -> Result<ProduceStream, ApiError> {
         let endpoint = self.dialer.endpoint(address, Traffic::Data)?.connect_timeout(self.connect_timeout);
-        let dial = tokio::time::timeout(self.connect_timeout, endpoint.connect());
+        let dial = tokio::time::timeout(self.connect_timeout, channel::open(&endpoint));
         let failed = |why: &str| {
             ApiError::new(ErrorCode::NotReachable, format!("no connection to {}: {why}", show_address(address)))
         };
         match dial.await {
-            Ok(Ok(channel)) => Ok(ProduceStream::open(guarded(channel))),
+            Ok(Ok(channel)) => Ok(ProduceStream::open(channel)),
             Ok(Err(error)) => Err(protocol::rpc::convert::unreachable(address, &error)),
             Err(_) => Err(failed(&format!("nothing within {} ms", self.connect_timeout.as_millis()))),
         }

@@ -269,3 +269,48 @@ async fn a_topic_made_again_under_the_same_name_is_reported_and_not_read_on() {
     assert!(consumer.seek("t", 0, Start::Earliest));
     assert_eq!(number(&next(&mut consumer).await), 0);
 }
+
+/// A broker that was deposed leads on in its own eyes for a while, and says so to whoever asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_never_goes_back_to_an_older_leader_epoch() {
+    let fake = Fake::start(2).await;
+    fill(&fake, 1, 10);
+    let mut consumer = Consumer::new(config(&fake));
+    consumer.assign("t", None, Start::Earliest).await.unwrap();
+    for n in 0..10 {
+        assert_eq!(next(&mut consumer).await.offset, n);
+    }
+    fake.lead("t", 0, 2);
+    fake.append("t", 0, &batch(10..20));
+    for n in 10..20 {
+        assert_eq!(next(&mut consumer).await.offset, n);
+    }
+    // From here on every broker says what the deposed leader believes, which has records that nobody else has.
+    let before = {
+        let mut world = fake.world.lock();
+        world.batch_no -= 1;
+        let partition = &mut world.topics.get_mut("t").unwrap().partitions[0];
+        (partition.leader, partition.epoch) = (1, 1);
+        world.named.clear();
+        world.fetch_requests
+    };
+    fake.append("t", 0, &batch(900..910));
+    // It asks again and again.
+    eventually(|| fake.world.lock().fetch_requests >= before + 3).await;
+    assert!(consumer.try_recv().is_none(), "a record of the deposed leader was handed out");
+    let named = std::mem::take(&mut fake.world.lock().named);
+    assert!(named.iter().all(|(_, epoch)| *epoch == 2), "{named:?}");
+    assert_eq!(consumer.high_watermark("t", 0), Some(20));
+    // The next leader, of a higher epoch, is followed.
+    {
+        let mut world = fake.world.lock();
+        world.batch_no += 2;
+        let partition = &mut world.topics.get_mut("t").unwrap().partitions[0];
+        (partition.leader, partition.epoch) = (1, 3);
+        partition.batches.pop();
+    }
+    fake.append("t", 0, &batch(20..30));
+    assert_eq!(number(&next(&mut consumer).await), 20);
+    let named = std::mem::take(&mut fake.world.lock().named);
+    assert!(named.iter().all(|(_, epoch)| [2, 3].contains(epoch)), "{named:?}");
+}

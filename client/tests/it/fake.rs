@@ -88,6 +88,8 @@ pub(crate) struct World {
     pub(crate) silent_fetches: Vec<u32>,
     pub(crate) produce_requests: u64,
     pub(crate) fetch_requests: u64,
+    /// The leader epochs that fetches and lists of offsets named, with the broker asked.
+    pub(crate) named: Vec<(u32, i64)>,
 }
 
 impl World {
@@ -143,6 +145,7 @@ impl Fake {
             silent_fetches: Vec::new(),
             produce_requests: 0,
             fetch_requests: 0,
+            named: Vec::new(),
         };
         let fake =
             Self { world: Arc::new(Mutex::new(world)), appended: Arc::new(Notify::new()), running: Arc::default() };
@@ -251,7 +254,8 @@ impl Node {
         let fault = world.faults.pop_front();
         let max = world.topics.values().map(|t| t.max_message_bytes as usize).max().unwrap_or(0);
         let led = world.led(self.id, &request.topic_id, request.partition, request.leader_epoch);
-        let state = data::DataState { node_id: self.id, ..Default::default() };
+        let leader_epoch = led.as_ref().map_or(0, |partition| partition.epoch);
+        let state = data::DataState { node_id: self.id, leader_epoch, ..Default::default() };
         let refuse = |error: ApiError| {
             let (correlation, error, state) = (request.correlation, Some(error.into()), Some(state));
             Reply::Answer(data::ProduceResponse { correlation, error, base_offset: 0, state })
@@ -283,6 +287,7 @@ impl Node {
 
     fn fetch_one(&self, asked: &data::FetchPartition) -> data::FetchedPartition {
         let mut world = self.fake.world.lock();
+        world.named.push((self.id, asked.leader_epoch));
         let mut answer = data::FetchedPartition {
             topic_id: asked.topic_id.clone(),
             partition: asked.partition,

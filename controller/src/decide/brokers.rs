@@ -7,13 +7,14 @@
 use super::command::{Heartbeat, HeartbeatAnswer, ProveRestart, Register, Registered, Reply};
 use super::limits::{BROKERS_MAX, DIRECTORIES_MAX, HOST_BYTES_MAX};
 use super::position;
-use super::sessions::Sessions;
+use super::sessions::{Sessions, wants_unfence};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BrokerEpoch, BrokerId, Millis};
 use protocol::metadata::brokers::{Broker, BrokerState};
 use protocol::metadata::draft::Draft;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{BrokerRef, BrokerRegistered, Endpoint, Fact};
+use protocol::planted::{self, Bug};
 
 /// The broker under exactly this registration.
 pub(super) fn current(image: &MetadataImage, broker: BrokerId, epoch: BrokerEpoch) -> Result<&Broker, ApiError> {
@@ -32,6 +33,11 @@ fn unknown(broker: BrokerId) -> ApiError {
 /// Registers a process. The same process asking again gets the answer it may have missed. The same directory under a
 /// new process proves the old one dead (it holds the directory's lock): fenced and registered in one batch. Another
 /// directory is refused while the old session lives.
+///
+/// A registration is compare-and-set on what its sender saw of the broker. If the former process was let in meanwhile,
+/// the claim was chosen by an outdated last unfenced epoch and would prove nothing though the disk is whole; if another
+/// process was registered meanwhile, this one may be the dead one. Both are refused as stale; who lives looks again.
+/// Each refusal is a registration or an unfencing that went before, so two of one id cannot keep each other out.
 pub(super) fn register(
     draft: &mut Draft<MetadataImage>,
     sessions: &mut Sessions,
@@ -40,17 +46,24 @@ pub(super) fn register(
 ) -> Result<Reply, ApiError> {
     check_register(draft.state(), command)?;
     let known = draft.state().brokers.get(command.broker).cloned();
+    let view = draft.state().brokers.view(command.broker);
     if let Some(old) = &known {
-        if old.incarnation == command.incarnation && old.directories == command.directories {
+        let same_process = old.incarnation == command.incarnation && old.directories == command.directories;
+        // The proof goes by the claim that was admitted, so the claim must have been chosen by the same last unfenced epoch.
+        if same_process && command.seen.last_unfenced == view.last_unfenced {
             let (epoch, proof_admissible) = (old.epoch, old.proof_admissible);
             return Ok(Reply::Registered(Registered { epoch, batch_no: position(draft), proof_admissible }));
         }
         if !same_directory(old, command) && sessions.lives(old, now) {
             return Err(duplicate(old, command));
         }
-        if !old.is_fenced() {
-            draft.push(Fact::BrokerFenced(BrokerRef { broker: old.id, epoch: old.epoch }));
-        }
+    }
+    if command.seen != view && !planted::is(Bug::RegistrationOnAnyView) {
+        let limit = format!("{view}: follow the feed and register again");
+        return Err(ApiError::bad(ErrorCode::StaleBrokerView, "seen", command.seen, limit));
+    }
+    if let Some(old) = known.as_ref().filter(|old| !old.is_fenced()) {
+        draft.push(Fact::BrokerFenced(BrokerRef { broker: old.id, epoch: old.epoch }));
     }
     let epoch = BrokerEpoch(draft.state().cluster.last_broker_epoch.0 + 1);
     let proof_admissible = known.as_ref().is_some_and(|old| admits_proof(old, command));
@@ -64,6 +77,7 @@ pub(super) fn register(
         directories: command.directories.clone(),
         min_metadata_version: command.min_metadata_version,
         max_metadata_version: command.max_metadata_version,
+        seen: command.seen,
         proof_admissible,
     }));
     sessions.registered(command.broker, epoch, position(draft), now);
@@ -73,6 +87,9 @@ pub(super) fn register(
 /// Same directory, and it knew durably the very epoch under which it was last unfenced: an older copy of the disk
 /// does not, and a registration that crashed before it was unfenced may have repaired what a proof must report.
 fn admits_proof(old: &Broker, command: &Register) -> bool {
+    if planted::is(Bug::IsrKeptWithEmptyDisk) {
+        return old.last_unfenced_epoch.is_some();
+    }
     same_directory(old, command)
         && old.last_unfenced_epoch.is_some()
         && command.previous_epoch == old.last_unfenced_epoch
@@ -162,7 +179,7 @@ pub(super) fn heartbeat(
     sessions.wish_decided(command.broker);
     let broker = current(draft.state(), command.broker, command.epoch)?.clone();
     let at = BrokerRef { broker: broker.id, epoch: broker.epoch };
-    let may_join = command.wants_unfence && !command.wants_shutdown;
+    let may_join = wants_unfence(command) && !command.wants_shutdown;
     match broker.state {
         BrokerState::Fenced if may_join && why_fenced(draft.state(), sessions, &broker, now).is_empty() => {
             draft.push(Fact::BrokerUnfenced(at));
@@ -190,6 +207,7 @@ pub fn why_fenced(image: &MetadataImage, sessions: &Sessions, broker: &Broker, n
             why.push("its applied batch number fell: a copy of it is at work; it must register again".to_owned());
         }
         Some(_) if !sessions.lives(broker, now) => why.push("its heartbeats have stopped".to_owned()),
+        Some(_) if planted::is(Bug::UnfenceOnFirstHeartbeat) => {}
         Some(contact) => {
             let needed = sessions.must_have_applied(broker.id);
             if contact.applied < needed {
@@ -203,7 +221,8 @@ pub fn why_fenced(image: &MetadataImage, sessions: &Sessions, broker: &Broker, n
             }
         }
     }
-    if let Some(at) = image.topics.in_sync_places_of(broker.id).next() {
+    let settled = [Bug::SameEpochLeaderRestart, Bug::UnfenceBeforeElections].into_iter().any(planted::is);
+    if let Some(at) = image.topics.in_sync_places_of(broker.id).next().filter(|_| !settled) {
         why.push(format!("it still has an ISR place or a leadership from before its fencing, for one in {at}"));
     }
     why

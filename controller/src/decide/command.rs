@@ -6,6 +6,7 @@
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BatchNo, BrokerEpoch, BrokerId, LeaderEpoch, Millis, PartitionEpoch, TopicId, TopicPartition};
 use protocol::locality::Locality;
+use protocol::metadata::brokers::BrokerView;
 use protocol::metadata::record::{BrokerRef, Endpoint};
 use protocol::metadata::topics::Partition;
 use uuid::Uuid;
@@ -88,8 +89,10 @@ pub struct Register {
     pub min_metadata_version: u16,
     /// Highest `metadata.version` it folds.
     pub max_metadata_version: u16,
-    /// Last broker epoch it made durable, None when it has none.
+    /// Epoch that its directory durably knows and claims for its previous life, None when it has none.
     pub previous_epoch: Option<BrokerEpoch>,
+    /// What its image shows of this broker; the claim was chosen by it.
+    pub seen: BrokerView,
 }
 
 /// See [`Command::ProveRestart`]. Chunks add up per (broker, epoch); the one with `last` closes the proof.

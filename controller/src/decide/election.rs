@@ -13,6 +13,7 @@ use protocol::metadata::durability::DurabilityRule;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{LeaderChange, PartitionChange, RecoveryState};
 use protocol::metadata::topics::{Partition, Topic};
+use protocol::planted::{self, Bug};
 use std::collections::BTreeSet;
 
 /// What elections in one topic look at.
@@ -41,14 +42,22 @@ impl<'a> Electorate<'a> {
     /// above. None: nothing to change.
     pub(super) fn settle(&self, number: u32, old: &Partition, unproved: Option<BrokerId>) -> Option<PartitionChange> {
         let lost = |b: BrokerId| unproved == Some(b) || self.never_proves(b);
-        let mut isr: Vec<_> =
-            old.isr.iter().copied().filter(|b| self.image.brokers.is_active(*b) && !lost(*b)).collect();
+        let mut isr: Vec<_> = old.isr.iter().copied().filter(|b| self.keeps_place(old, *b) && !lost(*b)).collect();
         let leader = self.candidate(old, &isr).or_else(|| self.elr_candidate(old, lost));
         if let Some(leader) = leader.filter(|l| !isr.contains(l)) {
             isr = vec![leader];
         }
         let elr = self.elr(old, &isr, lost);
         self.change(number, old, Places { isr, elr, leader })
+    }
+
+    /// Whether a member's state lets it stay in the ISR.
+    fn keeps_place(&self, old: &Partition, member: BrokerId) -> bool {
+        let restarted = |b: &Broker| b.last_unfenced_epoch != Some(b.epoch);
+        let goes_on = planted::is(Bug::SameEpochLeaderRestart)
+            && old.leader == Some(member)
+            && self.image.brokers.get(member).is_some_and(restarted);
+        self.image.brokers.is_active(member) || goes_on
     }
 
     /// Moves leadership to this member of the ISR. None: it is not active, not in the ISR, or leads already.
@@ -85,13 +94,17 @@ impl<'a> Electorate<'a> {
     }
 
     fn elr_candidate(&self, old: &Partition, lost: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
-        in_order(old, &old.elr).find(|b| self.image.brokers.is_active(*b) && !lost(*b))
+        let anyone = planted::is(Bug::ElectionFromOutside);
+        let among = if anyone { &old.replicas } else { &old.elr };
+        in_order(old, among).find(|b| self.image.brokers.is_active(*b) && (anyone || !lost(*b)))
     }
 
     fn elr(&self, old: &Partition, isr: &[BrokerId], lost: impl Fn(BrokerId) -> bool) -> Vec<BrokerId> {
-        if self.rule.holds(self.image, isr) {
+        let enough = planted::is(Bug::ElrIgnoresDataCentres) && isr.len() >= self.rule.min_replicas;
+        if enough || self.rule.holds(self.image, isr) {
             return Vec::new();
         }
+        let lost = |b: BrokerId| lost(b) && !planted::is(Bug::ElrKeptAfterUnprovedRestart);
         let safe = |b: &BrokerId| (old.elr.contains(b) || old.isr.contains(b)) && !isr.contains(b) && !lost(*b);
         old.replicas.iter().copied().filter(safe).collect()
     }

@@ -12,6 +12,7 @@ use protocol::metadata::draft::Draft;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::PartitionChange;
 use protocol::metadata::topics::Partition;
+use protocol::planted::{self, Bug};
 use std::collections::BTreeSet;
 
 /// Decides every proposal by itself; a refused one does not stop the others. A partition named twice is decided twice,
@@ -79,7 +80,8 @@ fn well_formed(old: &Partition, leader: BrokerId, isr: &[(BrokerId, BrokerEpoch)
 
 /// Takes part, and is the very registration the leader followed.
 fn eligible(image: &MetadataImage, broker: BrokerId, epoch: BrokerEpoch) -> bool {
-    image.brokers.get(broker).is_some_and(|b| b.is_active() && b.epoch == epoch)
+    let any_life = planted::is(Bug::AlterWithoutBrokerEpoch);
+    image.brokers.get(broker).is_some_and(|b| b.is_active() && (any_life || b.epoch == epoch))
 }
 
 fn result(image: &MetadataImage, proposal: &AlterPartition, error: Option<ErrorCode>) -> AlterResult {

@@ -15,6 +15,7 @@ use protocol::ids::{BatchNo, BrokerEpoch, BrokerId, Millis};
 use protocol::metadata::brokers::{Broker, BrokerState};
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::BrokerRef;
+use protocol::planted::{self, Bug};
 use protocol::timers::Timers;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,7 +108,8 @@ impl Sessions {
         self.taken_at = committed;
         self.called_at.clear();
         self.active_since = Some(now);
-        self.not_before = now + self.timers.takeover_quiet_ms;
+        let carried = !planted::is(Bug::SessionsNotCarried);
+        self.not_before = if carried { now + self.timers.takeover_quiet_ms } else { now };
         self.last_awake = now;
         for contact in self.contacts.values_mut() {
             contact.active_since = Some(now);
@@ -201,7 +203,9 @@ impl Sessions {
         if regressed && broker.is_fenced() {
             return refuse(image, known, heartbeat);
         }
-        if !counted || regressed || self.fencing.contains(&(broker.id, broker.epoch)) {
+        let fencing =
+            self.fencing.contains(&(broker.id, broker.epoch)) && !planted::is(Bug::HeartbeatAnsweredDuringFence);
+        if !counted || regressed || fencing {
             return HeartbeatDecision::Silent;
         }
         let may_stop = heartbeat.wants_shutdown && self.may_stop(image, broker);
@@ -212,7 +216,7 @@ impl Sessions {
     /// A wish is queued once; again only if nothing came of it for one lease (a full queue, a dropped batch).
     fn submits(&mut self, broker: &Broker, heartbeat: &Heartbeat, now: Millis) -> bool {
         let wish = match broker.state {
-            BrokerState::Fenced => heartbeat.wants_unfence && !heartbeat.wants_shutdown,
+            BrokerState::Fenced => wants_unfence(heartbeat) && !heartbeat.wants_shutdown,
             BrokerState::Active => heartbeat.wants_shutdown,
             BrokerState::ShuttingDown => false,
         };
@@ -380,6 +384,11 @@ impl Contact {
         };
         true
     }
+}
+
+/// Whether the broker says that it is fit to be let in.
+pub(super) fn wants_unfence(heartbeat: &Heartbeat) -> bool {
+    heartbeat.wants_unfence || planted::is(Bug::UnfenceOnFirstHeartbeat)
 }
 
 fn refuse(image: &MetadataImage, known: Option<&Broker>, heartbeat: &Heartbeat) -> HeartbeatDecision {

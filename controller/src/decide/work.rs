@@ -23,6 +23,7 @@ use protocol::metadata::draft::Draft;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{BrokerRef, ConfigResource, Fact, PartitionChange, PartitionsChanged, TopicPurged};
 use protocol::metadata::topics::{Partition, TopicState};
+use protocol::planted::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a broker's places are swept one by one. (ISR places of brokers that must not have any stand in an index.)
@@ -144,8 +145,10 @@ fn sweep_brokers(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now:
     let brokers: Vec<Broker> = draft.state().brokers.iter().cloned().collect();
     for broker in &brokers {
         let at = BrokerRef { broker: broker.id, epoch: broker.epoch };
-        if broker.is_fenced() && !broker.proved && sessions.proofs.closed(at.broker, at.epoch).is_some() {
-            if !sweep(draft, sessions, at, Reason::Unproved, &lagging, budget) {
+        let unasked = planted::is(Bug::UnfenceWithoutProof);
+        let closed = unasked || sessions.proofs.closed(at.broker, at.epoch).is_some();
+        if broker.is_fenced() && !broker.proved && closed {
+            if !unasked && !sweep(draft, sessions, at, Reason::Unproved, &lagging, budget) {
                 return false;
             }
             draft.push(Fact::BrokerProved(at));
@@ -153,6 +156,7 @@ fn sweep_brokers(draft: &mut Draft<MetadataImage>, sessions: &mut Sessions, now:
             sessions.proofs.forget(at.broker);
         }
         let done = match broker.state {
+            BrokerState::Fenced if planted::is(Bug::UnfenceBeforeElections) => true,
             BrokerState::Fenced | BrokerState::ShuttingDown => clear_isr(draft, broker.id, &lagging, budget),
             BrokerState::Active if lagging.contains(&broker.id) => {
                 sweep(draft, sessions, at, Reason::Lagging, &lagging, budget)

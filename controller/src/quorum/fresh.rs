@@ -63,8 +63,8 @@ impl Awake {
 }
 
 impl Quorum {
-    /// Time since the send of the last round that a quorum acknowledged. None: this node does not lead in `term`, gives
-    /// its leadership away, or slept since. The only voter is its own quorum and sends no rounds.
+    /// Time since the send of the last round that a quorum acknowledged. None: this node does not lead in `term`, is no
+    /// voter any more, gives its leadership away, or slept since. The only voter is its own quorum and sends no rounds.
     #[must_use]
     pub fn quorum_ack_age(&self, term: u64) -> Option<Duration> {
         let metrics = self.raft.metrics();
@@ -82,6 +82,10 @@ impl Quorum {
     fn age_in(&self, metrics: &RaftMetrics<TypeConfig>, term: u64) -> Option<Duration> {
         let leads = metrics.state.is_leader() && metrics.current_leader == Some(self.me);
         if !leads || metrics.current_term != term || metrics.running_state.is_err() {
+            return None;
+        }
+        // A leader that the voters have removed leads on for a moment, while they may vote for its successor already.
+        if metrics.membership_config.membership().voter_ids().all(|voter| voter != self.me) {
             return None;
         }
         if metrics.membership_config.membership().voter_ids().all(|voter| voter == self.me) {

@@ -10,13 +10,13 @@ use crate::limits::{APPEND_BYTES_MAX, FLUSH_QUEUE_MAX, IDLE_MARK_AFTER};
 use openraft::OptionalSend;
 use openraft::storage::{LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
+use protocol::machine::{self, Worker};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 type Done = oneshot::Sender<io::Result<()>>;
 
@@ -33,18 +33,18 @@ enum Job {
 #[derive(Clone)]
 pub(crate) struct LogStore {
     disk: Arc<Mutex<Option<Disk>>>,
-    jobs: SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
     halt: Halt,
     committed: Option<LogId>,
 }
 
 impl LogStore {
     /// Takes an opened disk and starts the flush thread, which ends after `close` or with the last handle.
-    pub(crate) fn start(disk: Disk, halt: Halt) -> io::Result<(Self, JoinHandle<()>)> {
+    pub(crate) fn start(disk: Disk, halt: Halt) -> io::Result<(Self, Worker)> {
         let disk = Arc::new(Mutex::new(Some(disk)));
-        let (jobs, queue) = sync_channel(FLUSH_QUEUE_MAX);
+        let (jobs, queue) = mpsc::channel(FLUSH_QUEUE_MAX);
         let flusher = Flusher { disk: Arc::clone(&disk), halt: halt.clone() };
-        let thread = std::thread::Builder::new().name("raft-flush".to_owned()).spawn(move || flusher.run(&queue))?;
+        let thread = Worker::start("raft-flush", move || Ok::<_, io::Error>(flusher.run(queue)))?;
         Ok((Self { disk, jobs, halt, committed: None }, thread))
     }
 
@@ -66,12 +66,12 @@ impl LogStore {
 
     async fn ask(&self, job: impl FnOnce(Done) -> Job) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
-        self.send(job(done))?;
+        self.send(job(done)).await?;
         answer.await.map_err(|_| io::Error::other("the flush thread ended"))?
     }
 
-    fn send(&self, job: Job) -> io::Result<()> {
-        self.jobs.send(job).map_err(|_| io::Error::other("the flush thread ended"))
+    async fn send(&self, job: Job) -> io::Result<()> {
+        self.jobs.send(job).await.map_err(|_| io::Error::other("the flush thread ended"))
     }
 
     /// Uses the disk; what goes wrong with it halts.
@@ -86,18 +86,22 @@ fn closed() -> io::Error {
     io::Error::other("the raft log is closed")
 }
 
-struct Flusher {
-    disk: Arc<Mutex<Option<Disk>>>,
-    halt: Halt,
+/// Does the jobs, in order.
+pub(super) struct Flusher {
+    pub(super) disk: Arc<Mutex<Option<Disk>>>,
+    pub(super) halt: Halt,
 }
 
 impl Flusher {
-    fn run(&self, queue: &Receiver<Job>) {
+    async fn run(self, mut queue: mpsc::Receiver<Job>) {
         loop {
-            let goes_on = match queue.recv_timeout(IDLE_MARK_AFTER) {
-                Ok(job) => self.turn(job, queue),
-                Err(RecvTimeoutError::Timeout) => self.with(Disk::idle).is_ok(),
-                Err(RecvTimeoutError::Disconnected) => false,
+            let goes_on = match timeout(IDLE_MARK_AFTER, queue.recv()).await {
+                Ok(Some(job)) => {
+                    machine::pause().await;
+                    self.turn(job, &mut queue)
+                }
+                Ok(None) => false,
+                Err(_) => self.with(Disk::idle).is_ok(),
             };
             if !goes_on {
                 return;
@@ -106,7 +110,7 @@ impl Flusher {
     }
 
     /// One sync for every append that waits, then the job behind them. False: the thread ends.
-    fn turn(&self, job: Job, queue: &Receiver<Job>) -> bool {
+    fn turn(&self, job: Job, queue: &mut mpsc::Receiver<Job>) -> bool {
         let mut appended = Vec::new();
         let mut next = Some(job);
         while let Some(Job::Appended(callback)) = next {
@@ -130,7 +134,7 @@ impl Flusher {
     }
 
     /// The disk is free for appends and reads while the files are synced.
-    fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         let Some(job) = self.with(|disk| Ok(disk.flush_job()))? else { return Ok(()) };
         let begun = std::time::Instant::now();
         let done = job.unless(protocol::planted::Bug::RaftAppendSync).run().map_err(|e| self.halt.now(&e))?;
@@ -138,7 +142,7 @@ impl Flusher {
         self.with(|disk| disk.flushed(done))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Disk) -> Result<T, DiskError>) -> io::Result<T> {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Disk) -> Result<T, DiskError>) -> io::Result<T> {
         let mut held = self.disk.lock();
         let disk = held.as_mut().ok_or_else(closed)?;
         work(disk).map_err(|e| self.halt.now(&e))
@@ -225,7 +229,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         self.with(|disk| entries.into_iter().try_for_each(|entry| disk.append(&entry)))?;
-        self.send(Job::Appended(callback))
+        self.send(Job::Appended(callback)).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

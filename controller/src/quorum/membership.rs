@@ -155,12 +155,16 @@ impl Quorum {
     }
 
     /// This leadership and the membership now. Taken before the voters are looked at: what changes between the two makes
-    /// the first step fail.
+    /// the first step fail. A leader that the voters have removed leads on for a moment, until Raft lets go of it: it changes
+    /// the voters no more, and Raft takes no such entry from it.
     pub(super) fn basis(&self) -> Result<Basis, ChangeError> {
         let Lead::Me { term } = *self.lead.borrow() else { return Err(ChangeError::NotLeader) };
         let metrics = self.raft.metrics();
-        let membership = *metrics.borrow_watched().membership_config.log_id();
-        Ok(Basis { term, membership })
+        let seen = metrics.borrow_watched();
+        if seen.membership_config.membership().voter_ids().all(|voter| voter != self.me) {
+            return Err(ChangeError::NotLeader);
+        }
+        Ok(Basis { term, membership: *seen.membership_config.log_id() })
     }
 
     fn voters(&self) -> Members {

@@ -3,14 +3,19 @@
 //! verdict; `lead` says who leads; `barrier` makes a new leader wait for everything before it. Vote, log
 //! and snapshots are durable before they are acknowledged, and damage halts the process.
 
+#[cfg(feature = "bare-storage")]
+pub mod bare;
 mod cache;
 mod disk;
 mod fresh;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 pub mod guard;
 mod halt;
 mod log_store;
 mod membership;
 mod network;
+mod runtime;
 mod serve;
 mod settings;
 mod snapshot;
@@ -43,6 +48,7 @@ use log_store::LogStore;
 use network::Factory;
 use openraft::Raft;
 use parking_lot::Mutex;
+use protocol::machine::Worker;
 use protocol::metadata::image::MetadataImage;
 use protocol::timers::Timers;
 use snapshot::SnapshotStore;
@@ -111,7 +117,7 @@ pub struct Quorum {
     raft: Raft<TypeConfig, StateMachine>,
     feed: Arc<Feed>,
     store: LogStore,
-    flusher: Mutex<Option<std::thread::JoinHandle<()>>>,
+    flusher: Mutex<Option<Worker>>,
     timers: Timers,
     started: Instant,
     lead: watch::Receiver<Lead>,
@@ -252,7 +258,7 @@ impl Quorum {
         self.changes.lock().clear();
         let flusher = self.flusher.lock().take();
         if let Some(thread) = flusher
-            && tokio::task::spawn_blocking(move || thread.join()).await.is_err()
+            && !thread.join().await
         {
             tracing::warn!("raft flush thread did not end in order");
         }

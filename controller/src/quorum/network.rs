@@ -152,21 +152,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         if self.peer.lane == Lane::Control {
             return stream_append_sequential(self, input, option);
         }
-        Box::pin(async move {
-            let (requests, receiver) = mpsc::channel(APPENDS_IN_FLIGHT);
-            let setup = option.soft_ttl().max(APPEND_DEADLINE_BASE);
-            let opened = self.transport.appends(self.peer.clone(), ReceiverStream::new(receiver).boxed(), setup).await;
-            let answers = opened.map_err(|e| self.rpc_error(RPCTypes::AppendEntries, e))?;
-            let pipeline = Pipeline {
-                me: self.me,
-                target: self.peer.voter,
-                input: Some(input),
-                requests,
-                answers,
-                deadlines: VecDeque::new(),
-            };
-            Ok(futures_util::stream::unfold(Some(pipeline), Pipeline::next).boxed())
-        })
+        let (me, peer, transport) = (self.me, self.peer.clone(), Arc::clone(&self.transport));
+        let setup = option.soft_ttl().max(APPEND_DEADLINE_BASE);
+        let opening = open_pipeline(me, peer, transport, input, setup);
+        Box::pin(async move { Ok(futures_util::stream::once(opening).flatten().boxed()) })
     }
 
     async fn vote(
@@ -226,6 +215,33 @@ struct Pipeline<S> {
 }
 
 type Answer = Result<StreamAppendResult<TypeConfig>, RPCError>;
+
+/// Connects once there is something to send, and answers. Why not before: openraft's pause after a failure is in the wait
+/// for the first request; who connects ahead of it dials a peer that is down without end.
+async fn open_pipeline<'s, S>(
+    me: VoterId,
+    peer: Peer,
+    transport: Arc<dyn Transport>,
+    mut input: S,
+    setup: Duration,
+) -> BoxStream<'s, Answer>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 's,
+{
+    let Some(first) = input.next().await else { return futures_util::stream::empty().boxed() };
+    let target = peer.voter;
+    let (requests, receiver) = mpsc::channel(APPENDS_IN_FLIGHT);
+    let answers = match transport.appends(peer, ReceiverStream::new(receiver).boxed(), setup).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            let error = rpc_error(me, target, RPCTypes::AppendEntries, error);
+            return futures_util::stream::iter([Err(error)]).boxed();
+        }
+    };
+    let mut pipeline = Pipeline { me, target, input: Some(input), requests, answers, deadlines: VecDeque::new() };
+    pipeline.send(&first);
+    futures_util::stream::unfold(Some(pipeline), Pipeline::next).boxed()
+}
 
 impl<S> Pipeline<S>
 where
@@ -296,5 +312,57 @@ async fn expiry(oldest: Option<(Instant, Duration)>) -> Duration {
             time
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use parking_lot::Mutex;
+    use std::time::Duration;
+
+    /// Nobody is there; counts who tried.
+    #[derive(Default)]
+    struct Nobody(Mutex<u32>);
+
+    impl Transport for Nobody {
+        fn call(&self, _: Peer, _: Call, _: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, LinkError>> {
+            Box::pin(async { Err(LinkError::Unreachable("nobody".into())) })
+        }
+
+        fn appends(
+            &self,
+            _: Peer,
+            _: BoxStream<'static, Bytes>,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
+            *self.0.lock() += 1;
+            Box::pin(async { Err(LinkError::Unreachable("nobody".into())) })
+        }
+
+        fn snapshot(&self, _: Peer, _: Bytes, _: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, LinkError>> {
+            Box::pin(async { Err(LinkError::Unreachable("nobody".into())) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_dialled_only_once_openraft_has_ended_its_pause() {
+        let nobody = Arc::new(Nobody::default());
+        let voter = VoterId { id: 2, directory: uuid::Uuid::from_u128(2) };
+        let peer = Peer { voter, host: "h".into(), port: 1, lane: Lane::Entries };
+        let mut client = Client { me: voter, peer, transport: Arc::clone(&nobody) as Arc<dyn Transport> };
+        let (request, requests) = mpsc::channel(1);
+        let option = RPCOption::new(Duration::from_millis(100));
+        let mut answers = client.stream_append(ReceiverStream::new(requests), option).await.expect("not opened yet");
+        assert!(answers.next().now_or_never().is_none(), "it waits for the first request");
+        assert_eq!(*nobody.0.lock(), 0, "nothing to send yet: nobody is dialled");
+        let vote = Vote::new(1, voter);
+        let heartbeat = AppendEntriesRequest { vote, prev_log_id: None, entries: vec![], leader_commit: None };
+        request.send(heartbeat).await.expect("it listens");
+        let answer = answers.next().await.expect("an answer");
+        assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
+        assert_eq!(*nobody.0.lock(), 1);
+        assert!(answers.next().await.is_none());
     }
 }

@@ -10,6 +10,7 @@ use log::storage::{Storage, create_dir_durably, read_up_to};
 use parking_lot::Mutex;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::snapshot;
+use protocol::planted::{self, Bug};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 const MAGIC: &[u8; 8] = b"SWSNAP01";
 /// magic, body length (8), crc32c of body (4), crc32c of this head (4)
 const HEAD_LEN: usize = 24;
-const SUFFIX: &str = ".snapshot";
+pub(crate) const SUFFIX: &str = ".snapshot";
 const TEMPORARY: &str = "writing.tmp";
 
 /// Why a snapshot could not be read or written.
@@ -88,6 +89,8 @@ impl SnapshotStore {
         let newest = store.names()?.pop();
         if let Some(name) = newest {
             *store.current.lock() = Some(store.read(&dir.join(&name))?);
+            // Whoever renamed it may have died before its name was durable, and entries go once it is believed.
+            store.storage.sync_dir(dir).map_err(io_error(dir, "sync directory"))?;
             store.remove_others(&name)?;
         }
         Ok(store)
@@ -113,7 +116,9 @@ impl SnapshotStore {
         let (path, temporary) = (self.dir.join(&name), self.dir.join(TEMPORARY));
         self.write(&temporary, &built)?;
         self.storage.rename(&temporary, &path).map_err(io_error(&path, "rename"))?;
-        self.storage.sync_dir(&self.dir).map_err(io_error(&self.dir, "sync directory"))?;
+        if !planted::is(Bug::PurgeBeforeSnapshot) {
+            self.storage.sync_dir(&self.dir).map_err(io_error(&self.dir, "sync directory"))?;
+        }
         *self.current.lock() = Some(built);
         self.remove_others(&name)
     }

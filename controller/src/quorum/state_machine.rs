@@ -13,6 +13,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::{ApplyError, MetadataImage};
+use protocol::planted::{self, Bug};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +40,7 @@ impl StateMachine {
         Arc::clone(&self.applied_bytes)
     }
 
-    fn apply_entry(&mut self, entry: Entry) -> io::Result<Verdict> {
+    pub(super) fn apply_entry(&mut self, entry: Entry) -> io::Result<Verdict> {
         let log_id = entry.log_id();
         let verdict = match entry.payload {
             EntryPayload::Blank => Verdict::NoBatch,
@@ -99,7 +100,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         self.applied_bytes.store(0, Ordering::SeqCst);
-        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
+        let bare = planted::is(Bug::SnapshotWithoutMembership);
+        let last_membership = if bare { StoredMembership::default() } else { self.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: self.applied, last_membership };
         Builder { meta, image: self.feed.image(), snapshots: Arc::clone(&self.snapshots), halt: self.halt.clone() }
     }
 
@@ -126,7 +129,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 /// Writes the snapshot off the async threads: it syncs.
 async fn store(snapshots: &Arc<SnapshotStore>, halt: &Halt, meta: SnapshotMeta, data: ImageBytes) -> io::Result<()> {
     let snapshots = Arc::clone(snapshots);
-    let stored = tokio::task::spawn_blocking(move || snapshots.store(Built { meta, data })).await;
+    let stored = protocol::machine::blocking(move || snapshots.store(Built { meta, data })).await;
     let stored = stored.map_err(|e| halt.now(&format!("snapshot writer: {e}")))?;
     stored.map_err(|e| halt.now(&e))
 }
@@ -139,12 +142,20 @@ pub(crate) struct Builder {
     halt: Halt,
 }
 
+#[cfg(feature = "bare-storage")]
+impl Builder {
+    /// What it would write.
+    pub(super) fn parts(self) -> (SnapshotMeta, Arc<MetadataImage>) {
+        (self.meta, self.image)
+    }
+}
+
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = ImageBytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let image = Arc::clone(&self.image);
-        let encoded = tokio::task::spawn_blocking(move || ImageBytes::encode(&image)).await;
+        let encoded = protocol::machine::blocking(move || ImageBytes::encode(&image)).await;
         let data = encoded.map_err(|e| self.halt.now(&format!("snapshot encoder: {e}")))?;
         store(&self.snapshots, &self.halt, self.meta.clone(), data.clone()).await?;
         metrics::counter!(crate::metrics::SNAPSHOTS_WRITTEN).increment(1);

@@ -16,6 +16,7 @@ openraft::declare_raft_types!(
         R = Verdict,
         NodeId = VoterId,
         Node = VoterNode,
+        AsyncRuntime = super::runtime::Runtime,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 

@@ -47,7 +47,7 @@ pub(super) async fn scrub(store: LogStore, snapshots: Arc<SnapshotStore>, every:
     loop {
         turns.tick().await;
         let (store, snapshots, halt) = (store.clone(), Arc::clone(&snapshots), halt.clone());
-        let checked = tokio::task::spawn_blocking(move || {
+        let checked = protocol::machine::blocking(move || {
             store.scrub().is_ok() && snapshots.scrub().map_err(|e| halt.now(&e)).is_ok()
         });
         if !checked.await.unwrap_or(false) {

@@ -3,14 +3,15 @@
 //! its image.
 
 use super::lifecycle::unexpected;
-use super::{Context, admin_wire as convert_admin};
+use super::{Context, admin_wire as convert_admin, commands};
 use crate::clock;
-use crate::decide::command::{AlterConfigs, Command, ConfigTarget, CreatePartitions, CreateTopic, DeleteTopic, Reply};
+use crate::decide::command::{Command, ConfigTarget, DeleteTopic, Reply};
 use crate::decide::explain;
 use crate::limits::MEMBERSHIP_DEADLINE;
 use crate::quorum::{ChangeError, VoterChange};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::TopicId;
+use protocol::machine;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::ConfigResource;
 use protocol::rpc::convert;
@@ -18,7 +19,6 @@ use protocol::rpc::pb::admin::v1 as wire;
 use protocol::rpc::pb::admin::v1::admin_server::Admin;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 pub(super) struct AdminService(pub(super) Arc<Context>);
 
@@ -33,7 +33,7 @@ impl Context {
 
 /// 64 random bits for placement, made at the edge.
 fn seed() -> u64 {
-    Uuid::new_v4().as_u64_pair().0
+    machine::random()
 }
 
 fn change_error(error: &ChangeError) -> ApiError {
@@ -54,16 +54,7 @@ fn change_error(error: &ChangeError) -> ApiError {
 impl Admin for AdminService {
     async fn create_topic(&self, request: Request<wire::CreateTopicRequest>) -> Answer<wire::CreateTopicResponse> {
         let request = request.into_inner();
-        let command = CreateTopic {
-            topic: TopicId(Uuid::now_v7()),
-            seed: seed(),
-            at_ms: clock::wall(),
-            name: request.name,
-            partitions: request.partitions,
-            replicas: (request.replicas != 0).then_some(request.replicas),
-            configs: convert_admin::pairs(request.configs),
-            validate_only: request.validate_only,
-        };
+        let command = commands::create_topic(request, TopicId(machine::uuid_v7()), seed(), clock::wall());
         match self.0.ask(Command::CreateTopic(command)).await? {
             Reply::TopicCreated { topic, batch_no, partitions } => {
                 let image = self.0.feed.image();
@@ -96,12 +87,7 @@ impl Admin for AdminService {
         request: Request<wire::CreatePartitionsRequest>,
     ) -> Answer<wire::CreatePartitionsResponse> {
         let request = request.into_inner();
-        let command = CreatePartitions {
-            name: request.topic,
-            total: request.total,
-            seed: seed(),
-            validate_only: request.validate_only,
-        };
+        let command = commands::create_partitions(request, seed());
         match self.0.ask(Command::CreatePartitions(command)).await? {
             Reply::Committed { batch_no } => Ok(Response::new(wire::CreatePartitionsResponse { batch_no: batch_no.0 })),
             other => Err(unexpected(&other).into()),
@@ -126,12 +112,7 @@ impl Admin for AdminService {
 
     async fn alter_configs(&self, request: Request<wire::AlterConfigsRequest>) -> Answer<wire::AlterConfigsResponse> {
         let request = request.into_inner();
-        let command = AlterConfigs {
-            target: convert_admin::target(request.kind, &request.name)?,
-            set: convert_admin::pairs(request.set),
-            unset: request.unset,
-            validate_only: request.validate_only,
-        };
+        let command = commands::alter_configs(request)?;
         match self.0.ask(Command::AlterConfigs(command)).await? {
             Reply::Committed { batch_no } => Ok(Response::new(wire::AlterConfigsResponse { batch_no: batch_no.0 })),
             other => Err(unexpected(&other).into()),
@@ -208,7 +189,7 @@ impl Admin for AdminService {
     }
 
     async fn elect_leaders(&self, request: Request<wire::ElectLeadersRequest>) -> Answer<wire::ElectLeadersResponse> {
-        let command = convert_admin::election(request.into_inner(), clock::wall())?;
+        let command = commands::elect_leaders(request.into_inner(), clock::wall())?;
         match self.0.ask(Command::ElectLeaders(command)).await? {
             Reply::Elected(results) => {
                 let results = results.into_iter().map(convert_admin::elected).collect();

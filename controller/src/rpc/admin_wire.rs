@@ -1,7 +1,7 @@
 //! Between admin messages and what the controller knows: pure conversions, no decisions.
 
 use crate::decide::brokers::why_fenced;
-use crate::decide::command::{ConfigTarget, ElectLeaders, ElectionKind, ElectionResult, ElectionScope, Survivor};
+use crate::decide::command::{ConfigTarget, ElectionResult, Survivor};
 use crate::decide::explain::Explanation;
 use crate::decide::sessions::Sessions;
 use crate::quorum::guard::DcVerdict;
@@ -70,7 +70,7 @@ pub(super) fn unknown_topic(name: &str) -> wire::TopicDescription {
 }
 
 /// What a config request is about, as named.
-pub(super) fn target(kind: i32, name: &str) -> Result<ConfigTarget, ApiError> {
+pub(crate) fn target(kind: i32, name: &str) -> Result<ConfigTarget, ApiError> {
     match wire::ResourceKind::try_from(kind) {
         Ok(wire::ResourceKind::ResourceTopic) => Ok(ConfigTarget::Topic(name.to_owned())),
         Ok(wire::ResourceKind::ResourceBroker) => match name.parse::<u32>() {
@@ -206,12 +206,12 @@ pub(super) fn quorum(me: VoterId, status: QuorumStatus) -> wire::DescribeQuorumR
     }
 }
 
-pub(super) fn voter_id(field: &str, spec: &wire::VoterSpec) -> Result<VoterId, ApiError> {
+pub(crate) fn voter_id(field: &str, spec: &wire::VoterSpec) -> Result<VoterId, ApiError> {
     let directory = convert::uuid(&format!("{field}.directory"), &spec.directory)?;
     Ok(VoterId { id: spec.id, directory })
 }
 
-pub(super) fn voter(spec: wire::VoterSpec) -> Result<VoterSpec, ApiError> {
+pub(crate) fn voter(spec: wire::VoterSpec) -> Result<VoterSpec, ApiError> {
     let voter = voter_id("add", &spec)?;
     let endpoint = convert::endpoint("add.endpoint", spec.endpoint)?;
     Ok(VoterSpec { voter, node: VoterNode { host: endpoint.host, port: endpoint.port, locality: spec.locality } })
@@ -219,27 +219,6 @@ pub(super) fn voter(spec: wire::VoterSpec) -> Result<VoterSpec, ApiError> {
 
 pub(super) fn voter_wire(spec: VoterSpec) -> wire::VoterDescription {
     member(&VoterStatus { voter: spec.voter, node: spec.node, matched: None })
-}
-
-pub(super) fn election(request: wire::ElectLeadersRequest, at_ms: Millis) -> Result<ElectLeaders, ApiError> {
-    let limit = "-1 for all, or a partition number";
-    let scope = match (request.topic.is_empty(), request.partition) {
-        (true, _) => ElectionScope::All,
-        (false, -1) => ElectionScope::Topic(request.topic),
-        (false, number) => match u32::try_from(number) {
-            Ok(number) => ElectionScope::Partition(request.topic, number),
-            Err(_) => return Err(ApiError::bad(ErrorCode::InvalidRequest, "partition", number, limit)),
-        },
-    };
-    let chosen = match u32::try_from(request.chosen) {
-        Ok(id) => convert::maybe_broker(id),
-        Err(_) => return Err(ApiError::bad(ErrorCode::InvalidRequest, "chosen", request.chosen, "0 or a broker id")),
-    };
-    let kind = match request.unclean {
-        true => ElectionKind::Unclean { now: request.now, chosen },
-        false => ElectionKind::Preferred,
-    };
-    Ok(ElectLeaders { scope, kind, dry_run: request.dry_run, at_ms })
 }
 
 pub(super) fn elected(result: ElectionResult) -> wire::ElectionResult {

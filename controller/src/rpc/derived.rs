@@ -36,7 +36,7 @@ impl<T: Copy + Send + 'static> Derived<T> {
             return Ok((image, value));
         }
         let (walk, walked) = (self.walk, Arc::clone(&image));
-        let value = tokio::task::spawn_blocking(move || walk(&walked)).await;
+        let value = protocol::machine::blocking(move || walk(&walked)).await;
         let value = value.map_err(|e| ApiError::new(ErrorCode::ShuttingDown, e.to_string()))?;
         *last = Some((which, value));
         Ok((image, value))

@@ -12,10 +12,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::Listener;
 use protocol::limits::HTTP_CONNECTIONS_MAX;
-use protocol::rpc::connections::{Connection, Places};
+use protocol::rpc::connections::{Connection, Incoming, Places};
+use protocol::rpc::server;
+use protocol::rpc::socket::Listener as Accepting;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 
 /// Why this controller does not count yet. Empty: it is ready.
 pub(crate) fn not_ready(context: &Context) -> Vec<String> {
@@ -89,14 +90,11 @@ fn readiness(context: &Context) -> impl IntoResponse + use<> {
 }
 
 /// Accepts for the pages, within their places.
-pub(crate) struct Capped {
-    listener: TcpListener,
-    places: Places,
-}
+pub(crate) struct Capped(Incoming);
 
 impl Capped {
-    pub(crate) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Places::pages("metrics", HTTP_CONNECTIONS_MAX) }
+    pub(crate) fn new(listener: Accepting) -> Self {
+        Self(server::incoming(listener, Places::pages("metrics", HTTP_CONNECTIONS_MAX)))
     }
 }
 
@@ -105,15 +103,10 @@ impl Listener for Capped {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let (stream, peer) = Listener::accept(&mut self.listener).await;
-            if let Some(connection) = self.places.admit(stream) {
-                return (connection, peer);
-            }
-        }
+        self.0.accept().await
     }
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.local_addr()
     }
 }

@@ -1,20 +1,15 @@
 //! Broker to controller. Writes go through the decider. Heartbeats are soft state and answered here while the quorum is
 //! fresh: standbys note the contact and answer "not active"; only the active controller's answers renew a lease.
 
-use super::Context;
+use super::{Context, commands};
 use crate::clock;
-use crate::decide::command::{
-    AlterPartition, AlterPartitions, AlterResult, Command, Heartbeat, HeartbeatAnswer, ProveRestart, Register, Reply,
-    ReportLogEnds, ReportedEnd,
-};
+use crate::decide::command::{AlterResult, Command, Heartbeat, HeartbeatAnswer, Reply};
 use crate::decide::sessions::HeartbeatDecision;
 use crate::limits::{HEARTBEAT_ANSWER_QUEUE, HEARTBEAT_STREAMS_MAX};
 use crate::tasks;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use protocol::error::{ApiError, ErrorCode};
-use protocol::ids::{BatchNo, BrokerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
-use protocol::locality::Locality;
 use protocol::rpc::convert;
 use protocol::rpc::pb::lifecycle::v1 as wire;
 use protocol::rpc::pb::lifecycle::v1::lifecycle_server::Lifecycle;
@@ -38,41 +33,6 @@ pub(super) fn unexpected(reply: &Reply) -> ApiError {
     ApiError::new(ErrorCode::Internal, format!("the decider answered another question: {reply:?}"))
 }
 
-fn version(field: &str, number: u32) -> Result<u16, ApiError> {
-    u16::try_from(number).map_err(|_| ApiError::bad(ErrorCode::InvalidRequest, field, number, "0 to 65535"))
-}
-
-fn register_command(request: wire::RegisterRequest) -> Result<Register, ApiError> {
-    let locality: Result<Locality, _> = request.locality.parse();
-    let directories = request.directories.iter().map(|d| convert::uuid("directories", d));
-    Ok(Register {
-        broker: convert::broker_id("broker_id", request.broker_id)?,
-        incarnation: convert::uuid("incarnation", &request.incarnation)?,
-        internal: convert::endpoint("internal", request.internal)?,
-        client: convert::endpoint("client", request.client)?,
-        locality: locality
-            .map_err(|e| ApiError::bad(ErrorCode::InvalidRequest, "locality", &request.locality, e.to_string()))?,
-        directories: directories.collect::<Result<_, _>>()?,
-        min_metadata_version: version("min_metadata_version", request.min_metadata_version)?,
-        max_metadata_version: version("max_metadata_version", request.max_metadata_version)?,
-        previous_epoch: (request.previous_broker_epoch != 0).then_some(BrokerEpoch(request.previous_broker_epoch)),
-    })
-}
-
-fn at(topic: &[u8], partition: u32) -> Result<TopicPartition, ApiError> {
-    Ok(TopicPartition { topic: convert::topic_id(topic)?, partition })
-}
-
-fn proposal(wire: wire::AlterPartition) -> Result<AlterPartition, ApiError> {
-    let member = |m: &wire::IsrMember| Ok((convert::broker_id("new_isr", m.broker_id)?, BrokerEpoch(m.broker_epoch)));
-    Ok(AlterPartition {
-        at: at(&wire.topic_id, wire.partition)?,
-        leader_epoch: LeaderEpoch(wire.leader_epoch),
-        partition_epoch: PartitionEpoch(wire.partition_epoch),
-        isr: wire.new_isr.iter().map(member).collect::<Result<_, ApiError>>()?,
-    })
-}
-
 fn altered(result: AlterResult) -> wire::AlterPartitionResult {
     wire::AlterPartitionResult {
         topic_id: convert::topic_id_bytes(result.at.topic),
@@ -85,19 +45,6 @@ fn altered(result: AlterResult) -> wire::AlterPartitionResult {
     }
 }
 
-fn reported(end: wire::LogEnd) -> Result<ReportedEnd, ApiError> {
-    // A log that never held anything has no last epoch. One that was emptied from its head has.
-    let last_epoch = (end.log_end > 0).then_some(end.last_epoch);
-    Ok(ReportedEnd {
-        at: at(&end.topic_id, end.partition)?,
-        leader_epoch: LeaderEpoch(end.leader_epoch),
-        last_epoch,
-        log_end: end.log_end,
-        log_start: end.log_start,
-        damaged: end.damaged,
-    })
-}
-
 #[tonic::async_trait]
 impl Lifecycle for LifecycleService {
     type HeartbeatStream = BoxStream<'static, Result<wire::HeartbeatResponse, Status>>;
@@ -108,7 +55,7 @@ impl Lifecycle for LifecycleService {
     ) -> Result<Response<wire::RegisterResponse>, Status> {
         let request = request.into_inner();
         self.0.check_command(request.cluster.as_ref())?;
-        match self.0.ask(Command::Register(register_command(request)?)).await? {
+        match self.0.ask(Command::Register(commands::register(request)?)).await? {
             Reply::Registered(registered) => Ok(Response::new(wire::RegisterResponse {
                 broker_epoch: registered.epoch.0,
                 batch_no: registered.batch_no.0,
@@ -125,17 +72,7 @@ impl Lifecycle for LifecycleService {
     ) -> Result<Response<wire::ProveRestartResponse>, Status> {
         let request = request.into_inner();
         self.0.check_command(request.cluster.as_ref())?;
-        let mut proved = Vec::new();
-        for named in &request.proved {
-            let topic: TopicId = convert::topic_id(&named.topic_id)?;
-            proved.extend(named.partitions.iter().map(|partition| TopicPartition { topic, partition: *partition }));
-        }
-        let command = ProveRestart {
-            broker: convert::broker_id("broker_id", request.broker_id)?,
-            epoch: BrokerEpoch(request.broker_epoch),
-            proved,
-            last: request.last,
-        };
+        let command = commands::prove_restart(&request)?;
         match self.0.ask(Command::ProveRestart(command)).await? {
             Reply::ProofNoted { batch_no } => Ok(Response::new(wire::ProveRestartResponse { batch_no: batch_no.0 })),
             other => Err(unexpected(&other).into()),
@@ -164,11 +101,7 @@ impl Lifecycle for LifecycleService {
     ) -> Result<Response<wire::AlterPartitionsResponse>, Status> {
         let request = request.into_inner();
         self.0.check_command(request.cluster.as_ref())?;
-        let command = AlterPartitions {
-            broker: convert::broker_id("broker_id", request.broker_id)?,
-            epoch: BrokerEpoch(request.broker_epoch),
-            partitions: request.partitions.into_iter().map(proposal).collect::<Result<_, _>>()?,
-        };
+        let command = commands::alter_partitions(request)?;
         match self.0.ask(Command::AlterPartitions(command)).await? {
             Reply::Altered(results) => {
                 let results = results.into_iter().map(altered).collect();
@@ -184,11 +117,7 @@ impl Lifecycle for LifecycleService {
     ) -> Result<Response<wire::ReportLogEndsResponse>, Status> {
         let request = request.into_inner();
         self.0.check_command(request.cluster.as_ref())?;
-        let command = ReportLogEnds {
-            broker: convert::broker_id("broker_id", request.broker_id)?,
-            epoch: BrokerEpoch(request.broker_epoch),
-            ends: request.ends.into_iter().map(reported).collect::<Result<_, _>>()?,
-        };
+        let command = commands::report_log_ends(request)?;
         self.0.ask(Command::ReportLogEnds(command)).await?;
         Ok(Response::new(wire::ReportLogEndsResponse {}))
     }
@@ -231,14 +160,7 @@ impl Beats {
             self.context.check(request.cluster.as_ref(), true)?;
             self.checked = true;
         }
-        let heartbeat = Heartbeat {
-            broker: convert::broker_id("broker_id", request.broker_id)?,
-            epoch: BrokerEpoch(request.broker_epoch),
-            stream: self.number,
-            applied: BatchNo(request.applied_batch_no),
-            wants_unfence: request.wants_unfence,
-            wants_shutdown: request.wants_shutdown,
-        };
+        let heartbeat = commands::heartbeat(&request, self.number)?;
         if self.broker.is_some_and(|known| known != heartbeat.broker) {
             return Err(ApiError::bad(ErrorCode::InvalidRequest, "broker_id", heartbeat.broker, "one a stream"));
         }

@@ -3,7 +3,8 @@
 //! is read. The only place (with the client side in `raft_client`) that knows gRPC.
 
 mod admin;
-mod admin_wire;
+pub(crate) mod admin_wire;
+pub(crate) mod commands;
 mod derived;
 pub(crate) mod http;
 mod lifecycle;

@@ -40,8 +40,7 @@ pub(crate) fn request(cluster: &Cluster, id: u32, directory: Uuid) -> RegisterRe
         directories: vec![convert::uuid_bytes(directory)],
         min_metadata_version: 1,
         max_metadata_version: 1,
-        previous_broker_epoch: 0,
-        clean_shutdown: false,
+        ..RegisterRequest::default()
     }
 }
 
@@ -55,8 +54,10 @@ impl FakeBroker {
     /// Registers with whoever is active, closes its (empty) proof, and waits to be unfenced.
     pub(crate) async fn join(cluster: &Cluster, id: u32) -> Self {
         let directory = Uuid::from_u128(u128::from(id));
+        // One process: asked again after a lost answer, it hears the same.
+        let asked = request(cluster, id, directory);
         let registered = eventually("registration", || async {
-            register(cluster.channel(cluster.active()), request(cluster, id, directory)).await.ok()
+            register(cluster.channel(cluster.active()), asked.clone()).await.ok()
         })
         .await;
         let proof = ProveRestartRequest {

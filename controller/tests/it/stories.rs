@@ -12,6 +12,7 @@ use protocol::metadata::snapshot;
 use protocol::rpc::channel::{admin_client, metadata_client, raft_client};
 use protocol::rpc::convert;
 use protocol::rpc::pb::admin::v1 as admin;
+use protocol::rpc::pb::lifecycle::v1::RegisterRequest;
 use protocol::rpc::pb::metadata::v1::{FollowRequest, feed_item::Item};
 use protocol::rpc::pb::raft::v1::{RaftMessage, SnapshotChunk};
 use std::time::Duration;
@@ -237,11 +238,22 @@ fn a_broker_of_another_cluster_or_a_second_one_with_the_same_id_is_refused() {
         assert_eq!((error.code, error.field.as_str()), (ErrorCode::WrongCluster, "cluster_id"));
         let error = register(cluster.channel(1), request(&cluster, 1, Uuid::from_u128(99))).await;
         assert_eq!(error.expect_err("another disk").code, ErrorCode::DuplicateBroker);
+        let error =
+            register(cluster.channel(1), request(&cluster, 1, Uuid::from_u128(1))).await.expect_err("a blind one");
+        assert_eq!((error.code, error.field.as_str()), (ErrorCode::StaleBrokerView, "seen"));
+        let view = format!("registered {0}, last unfenced {0}", broker.epoch);
+        assert!(error.value == "registered none, last unfenced none" && error.limit.starts_with(&view), "{error:?}");
         let answered = broker.answers.lock().len();
         eventually("the first one lives on", || async { (broker.answers.lock().len() > answered + 3).then_some(()) })
             .await;
         assert!(broker.last().is_some_and(|(_, a)| !a.fenced));
-        assert!(broker.epoch > 0);
+        let seen_broker_epoch = broker.epoch;
+        let seen_last_unfenced_epoch = broker.epoch;
+        let sighted = request(&cluster, 1, Uuid::from_u128(1));
+        let sighted = RegisterRequest { seen_broker_epoch, seen_last_unfenced_epoch, ..sighted };
+        let successor =
+            register(cluster.channel(1), sighted).await.expect("the directory is the same: the first is dead");
+        assert!(successor.broker_epoch > broker.epoch);
     });
 }
 

@@ -120,6 +120,16 @@ pub fn load(
     Ok(layered)
 }
 
+/// Reads the text of a file, as [`load`] does; `path` is what errors name.
+///
+/// # Errors
+/// [`LayerError`].
+pub fn parse(path: &Path, text: &str) -> Result<Layered, LayerError> {
+    let mut layered = Layered::default();
+    read_file(path, text, &mut layered)?;
+    Ok(layered)
+}
+
 fn read_file(path: &Path, text: &str, layered: &mut Layered) -> Result<(), LayerError> {
     let table: toml::Table =
         toml::from_str(text).map_err(|error| LayerError::NotToml { path: path.to_path_buf(), error })?;

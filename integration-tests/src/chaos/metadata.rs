@@ -4,11 +4,11 @@
 //! epoch has one leader, epochs never fall. A feed that ends is taken up again at another controller; what was missed
 //! meanwhile arrives as a snapshot, which shows less: the counts are lower bounds.
 
-use crate::history::Partition as Name;
+use super::stamp::Partition as Name;
 use crate::wire;
 use bytes::Bytes;
 use protocol::error::ErrorCode;
-use protocol::ids::{BrokerId, TopicPartition};
+use protocol::ids::{BrokerId, TopicId, TopicPartition};
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::Fact;
@@ -101,6 +101,9 @@ impl Watch {
                     }
                     self.story.snapshots += 1;
                     self.story.unproved.clear();
+                    for topic in new.topics.iter() {
+                        self.story.led(&new, topic.id);
+                    }
                     self.image = new;
                 }
             }
@@ -141,6 +144,7 @@ impl Story {
                     self.partition_changed(old, new, at);
                 }
             }
+            Fact::PartitionsCreated(created) => self.led(new, created.topic),
             Fact::UncleanElection(_) => self.unclean_elections += 1,
             _ => {}
         }
@@ -155,9 +159,23 @@ impl Story {
         if before.leader != after.leader && before.elr.contains(&leader) && !before.isr.contains(&leader) {
             self.elr_elections += 1;
         }
-        let known = *self.leaders.entry((at, after.leader_epoch.0)).or_insert(leader.0);
-        if known != leader.0 {
-            self.broken.push(format!("{at}: epoch {} has leaders {known} and {}", after.leader_epoch.0, leader.0));
+        self.leads(at, after.leader_epoch.0, leader.0);
+    }
+
+    /// Who leads a topic's partitions.
+    fn led(&mut self, image: &MetadataImage, topic: TopicId) {
+        let Some(partitions) = image.topics.get(topic).map(|topic| &topic.partitions) else { return };
+        for (partition, state) in (0..).zip(partitions.iter()) {
+            if let Some(leader) = state.leader {
+                self.leads(TopicPartition { topic, partition }, state.leader_epoch.0, leader.0);
+            }
+        }
+    }
+
+    fn leads(&mut self, at: TopicPartition, epoch: u32, leader: u32) {
+        let known = *self.leaders.entry((at, epoch)).or_insert(leader);
+        if known != leader {
+            self.broken.push(format!("{at}: epoch {epoch} has leaders {known} and {leader}"));
         }
     }
 }

@@ -46,6 +46,17 @@ pub enum Round {
 }
 
 impl Round {
+    /// Its class as the history names it.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Round::Kill { .. } => "kill",
+            Round::Pause { .. } => "pause",
+            Round::KillAll { .. } => "power-loss-everywhere",
+            Round::OneByOne { .. } => "brokers-one-by-one",
+            Round::LongControllerOutage { .. } => "long-controller-outage",
+        }
+    }
+
     /// Who dies in it.
     pub fn deaths(&self, everyone: &[NodeName]) -> Vec<NodeName> {
         match self {

@@ -1,20 +1,37 @@
 //! Everything read again at the end, from the leaders, up to their high watermarks.
 //!
-//! Owns the reading; judges nothing. Uses the bare wire client, so that a mistake of the consumer cannot hide one of the
+//! Owns the reading, and writes down each read as a poll; judges nothing. Uses the bare wire client, so that a mistake of the consumer cannot hide one of the
 //! broker.
 
-use crate::history::{Partition, ReadBack, Stamp};
+use super::stamp::{Partition, Stamp};
+use super::tape::{Tape, source};
+use crate::checker::event::{Answer, NO_ANSWER, Op, Process};
 use crate::wait::eventually_async;
 use crate::wire;
 use bytes::Bytes;
 use protocol::batch::{Limits, batches, records};
+use protocol::rpc::pb::data::v1::DataState;
 use std::collections::BTreeMap;
+
+/// The reader in the history.
+const READER: Process = (1_000, 1);
+
+/// One partition as read at the end.
+#[derive(Debug, Default, Clone)]
+pub struct ReadBack {
+    /// The first offset that exists.
+    pub log_start: u64,
+    /// The offset after the last record read.
+    pub upto: u64,
+}
 
 /// Where a partition is led now.
 #[derive(Debug, Clone)]
 pub struct Led {
     /// Number within the topic.
     pub partition: u32,
+    /// The leader.
+    pub leader_id: u32,
     /// The leader's client address.
     pub leader: String,
     /// ISR and replicas, to see whether the partition is whole.
@@ -38,7 +55,7 @@ pub async fn whole_topic(bootstrap: &str, topic: &str) -> (Bytes, Vec<Led>) {
     .await
 }
 
-fn led(routing: &protocol::rpc::pb::data::v1::RoutingResponse) -> Result<(Bytes, Vec<Led>), String> {
+pub(crate) fn led(routing: &protocol::rpc::pb::data::v1::RoutingResponse) -> Result<(Bytes, Vec<Led>), String> {
     let address = |id: u32| {
         let broker = routing.brokers.iter().find(|broker| broker.id == id && !broker.fenced)?;
         let client = broker.client.as_ref()?;
@@ -59,42 +76,50 @@ fn led(routing: &protocol::rpc::pb::data::v1::RoutingResponse) -> Result<(Bytes,
         let leader = address(partition.leader_id)
             .ok_or_else(|| format!("partition {}: no leader in reach", partition.partition))?;
         let (isr, replicas) = (partition.isr.clone(), partition.replicas.clone());
-        found.push(Led { partition: partition.partition, leader, isr, replicas });
+        let leader_id = partition.leader_id;
+        found.push(Led { partition: partition.partition, leader_id, leader, isr, replicas });
     }
     Ok((topic.topic_id.clone(), found))
 }
 
-/// Reads a whole topic.
+/// Reads a whole topic; every read goes into the history.
 ///
 /// # Panics
 /// When a leader does not answer in time, or a batch cannot be decoded.
-pub async fn read_topic(bootstrap: &str, topic: &str) -> BTreeMap<Partition, ReadBack> {
+pub async fn read_topic(tape: &Tape, bootstrap: &str, topic: &str) -> BTreeMap<Partition, ReadBack> {
     let (id, partitions) = whole_topic(bootstrap, topic).await;
     let mut read = BTreeMap::new();
     for led in partitions {
-        let back = read_partition(bootstrap, topic, &id, led.partition).await;
+        let back = read_partition(tape, bootstrap, topic, &id, led.partition).await;
         read.insert((topic.to_owned(), led.partition), back);
     }
     read
 }
 
-async fn read_partition(bootstrap: &str, topic: &str, id: &Bytes, partition: u32) -> ReadBack {
+async fn read_partition(tape: &Tape, bootstrap: &str, topic: &str, id: &Bytes, partition: u32) -> ReadBack {
     let what = format!("{topic}/{partition} can be read to its high watermark");
+    let key = tape.key(topic, partition);
     // Leadership may still move after the last fault: each try asks again who leads.
     eventually_async(&what, || async {
         let (_, partitions) = whole_topic(bootstrap, topic).await;
         let leader = &partitions.iter().find(|led| led.partition == partition).ok_or("no such partition")?.leader;
         let log_start = wire::log_start(leader, id.clone(), partition).await?;
-        let mut back = ReadBack { log_start, records: vec![] };
         let mut next = log_start;
         loop {
-            let (bytes, high_watermark) = wire::fetch(leader, id.clone(), partition, next).await?;
-            let high_watermark = u64::try_from(high_watermark).map_err(|_| "the high watermark is not known yet")?;
-            next = take(&bytes, next, &mut back)?;
+            let from = next;
+            let of = tape.recorder.invoke(READER, Op::Poll { key, from: Some(from) });
+            let fetched = wire::fetch(leader, id.clone(), partition, from).await;
+            let (bytes, state) = fetched.inspect_err(|_| tape.recorder.info(READER, of, NO_ANSWER))?;
+            let records = take(&bytes, from)?;
+            next = records.last().map_or(from, |(offset, _)| offset + 1);
+            let empty = records.is_empty();
+            tape.recorder.ok(READER, of, polled(records, &state));
+            let high_watermark = u64::try_from(state.high_watermark).ok();
+            let high_watermark = high_watermark.ok_or("the high watermark is not known yet")?;
             if next >= high_watermark {
-                return Ok(back);
+                return Ok(ReadBack { log_start, upto: next });
             }
-            if bytes.is_empty() {
+            if empty {
                 return Err(format!("nothing at {next}, high watermark {high_watermark}"));
             }
         }
@@ -102,8 +127,14 @@ async fn read_partition(bootstrap: &str, topic: &str, id: &Bytes, partition: u32
     .await
 }
 
-/// Decodes fetched batches from offset `next` on; returns the offset after them.
-fn take(bytes: &Bytes, mut next: u64, back: &mut ReadBack) -> Result<u64, String> {
+pub(crate) fn polled(records: Vec<(u64, u64)>, state: &DataState) -> Answer {
+    let high_watermark = u64::try_from(state.high_watermark).ok();
+    Answer::Polled { records, high_watermark, log_start: Some(state.log_start), source: source(state) }
+}
+
+/// Decodes fetched batches from offset `next` on.
+pub(crate) fn take(bytes: &Bytes, next: u64) -> Result<Vec<(u64, u64)>, String> {
+    let mut found = Vec::new();
     for batch in batches(bytes) {
         let batch = batch.map_err(|error| error.to_string())?;
         for stored in records(&batch, &Limits::default()).map_err(|error| error.to_string())? {
@@ -113,9 +144,8 @@ fn take(bytes: &Bytes, mut next: u64, back: &mut ReadBack) -> Result<u64, String
             }
             let value = stored.record.value.unwrap_or_default();
             let stamp: Stamp = String::from_utf8_lossy(&value).parse()?;
-            back.records.push((stored.offset, stamp));
-            next = stored.offset + 1;
+            found.push((stored.offset, stamp.value()));
         }
     }
-    Ok(next)
+    Ok(found)
 }

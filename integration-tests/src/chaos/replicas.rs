@@ -40,9 +40,21 @@ pub fn read(data_dir: &Path, topic: uuid::Uuid, partition: u32) -> Option<Replic
     Some(Replica { start: log.start_offset(), end: log.end_offset(), segments: log.segments().len(), batches })
 }
 
+/// Whether the heads of logs may be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heads {
+    /// Nobody removes them: every replica begins where every other does.
+    Kept,
+    /// Retention or a client removes them: a replica may be some segments behind another.
+    Removed,
+}
+
 /// Where two replicas differ below `upto`, if they do: both must hold the same bytes in every batch that begins at or
-/// above both starts.
-pub fn difference(one: &Replica, other: &Replica, upto: u64) -> Option<String> {
+/// above both starts, and begin at the same offset where nobody removes heads.
+pub fn difference(one: &Replica, other: &Replica, upto: u64, heads: Heads) -> Option<String> {
+    if heads == Heads::Kept && one.start != other.start {
+        return Some(format!("the one begins at {}, the other at {}", one.start, other.start));
+    }
     let start = one.start.max(other.start);
     let common = |replica: &Replica| -> BTreeMap<u64, Bytes> {
         replica
@@ -77,9 +89,11 @@ mod tests {
     #[test]
     fn differences_below_the_bound_are_found() {
         let one = replica(0, &[(0, b"a"), (2, b"b"), (4, b"c")]);
-        assert_eq!(difference(&one, &one, 10), None);
-        assert!(difference(&one, &replica(0, &[(0, b"a"), (2, b"x"), (4, b"c")]), 10).is_some());
-        assert!(difference(&one, &replica(0, &[(0, b"a"), (4, b"c")]), 10).is_some());
-        assert_eq!(difference(&one, &replica(2, &[(2, b"b")]), 4), None);
+        assert_eq!(difference(&one, &one, 10, Heads::Kept), None);
+        assert!(difference(&one, &replica(0, &[(0, b"a"), (2, b"x"), (4, b"c")]), 10, Heads::Kept).is_some());
+        assert!(difference(&one, &replica(0, &[(0, b"a"), (4, b"c")]), 10, Heads::Kept).is_some());
+        assert_eq!(difference(&one, &replica(2, &[(2, b"b")]), 4, Heads::Removed), None);
+        // A head that is missing without having been removed is a loss.
+        assert!(difference(&one, &replica(2, &[(2, b"b"), (4, b"c")]), 10, Heads::Kept).is_some());
     }
 }

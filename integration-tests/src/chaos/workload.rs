@@ -3,7 +3,9 @@
 //! Owns the clients' loops. A writer never gives a number twice: a record whose fate is unknown stays unknown, and may
 //! turn up in the log or not. Stops when told, after its records in flight were settled.
 
-use crate::history::{History, Stamp};
+use super::stamp::Stamp;
+use super::tape::{NOT_WRITTEN, Tape, code_of};
+use crate::checker::event::{Answer, Op, Source};
 use crate::wire;
 use client::{Producer, ProducerConfig, ProducerRecord};
 use futures_util::StreamExt;
@@ -11,15 +13,18 @@ use futures_util::stream::FuturesUnordered;
 use protocol::rpc::pb::admin::v1::{AlterConfigsRequest, ConfigEntry, ResourceKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// How many failures of each kind are printed: enough to see why, not so many that nothing else is seen.
 const FAILURES_SHOWN: u64 = 5;
 
 /// What the writers share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
-    /// What clients were told.
-    pub history: Mutex<History>,
+    /// What clients asked and were told.
+    pub tape: Tape,
+    /// Acknowledged records.
+    pub acknowledged: AtomicU64,
     /// Set to end the writers.
     pub stop: AtomicBool,
     /// Records certainly not written.
@@ -28,18 +33,43 @@ pub struct Shared {
     pub unknown: AtomicU64,
     /// Administrative changes that were acknowledged.
     pub changes: AtomicU64,
+    /// Heads of logs that were removed for certain.
+    pub heads_removed: AtomicU64,
+    /// What must not be and has no place in the history; empty at the end of a good run.
+    pub wrong: Mutex<Vec<String>>,
 }
 
 impl Shared {
-    /// Acknowledged records so far.
-    ///
-    /// # Panics
-    /// When a writer panicked.
-    pub fn acks(&self) -> u64 {
-        self.history.lock().expect("no writer panics while it holds the history").acks()
+    /// Nothing written yet.
+    pub fn new(tape: Tape) -> Self {
+        Self {
+            tape,
+            acknowledged: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            not_written: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            heads_removed: AtomicU64::new(0),
+            wrong: Mutex::new(vec![]),
+        }
     }
 
-    fn stopping(&self) -> bool {
+    /// Something that must not be.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the list.
+    pub fn accuse(&self, what: String) {
+        eprintln!("{what}");
+        self.wrong.lock().expect("nobody panics while holding it").push(what);
+    }
+
+    /// Acknowledged records so far.
+    pub fn acks(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Whether clients are to end.
+    pub fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
@@ -55,6 +85,23 @@ pub struct Target {
     pub value_len: usize,
     /// Records in flight per writer.
     pub in_flight: usize,
+    /// What an acknowledgement is to mean: -1 for all, 1, 0. Each promises what it says and no more.
+    pub acks: i8,
+    /// Pause after each record; where nothing is waited for, nothing else holds a writer back.
+    pub pause: Duration,
+}
+
+impl Target {
+    /// Records of 120 bytes that every member of the ISR must have, as fast as it goes.
+    pub fn new(topic: &str, partitions: u32, in_flight: usize) -> Self {
+        let topic = topic.to_owned();
+        Self { topic, partitions, value_len: 120, in_flight, acks: -1, pause: Duration::ZERO }
+    }
+
+    /// A producer for it.
+    pub fn producer(&self, bootstrap: &str) -> Producer {
+        patient_producer(bootstrap, if self.acks == -1 { "all".to_owned() } else { self.acks.to_string() }.as_str())
+    }
 }
 
 /// A producer that does not give up while faults last: the test decides what is lost, not a deadline.
@@ -77,6 +124,13 @@ pub fn patient_producer(bootstrap: &str, acks: &str) -> Producer {
     Producer::new(config)
 }
 
+/// A rest between two operations of a client that is to be no load.
+pub(super) async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::timeout(time, std::future::pending::<()>()).await.unwrap_or_default();
+    }
+}
+
 /// Writes until told to stop; every acknowledgement goes into the history.
 pub async fn write(shared: Arc<Shared>, producer: Producer, target: Target, writer: u32) {
     let mut in_flight = FuturesUnordered::new();
@@ -87,34 +141,51 @@ pub async fn write(shared: Arc<Shared>, producer: Producer, target: Target, writ
         let partition = u32::try_from(seq % u64::from(target.partitions)).unwrap_or(0);
         seq += 1;
         let value = format!("{:<width$}", format!("{stamp} "), width = target.value_len);
+        let key = shared.tape.key(&target.topic, partition);
+        let of =
+            shared.tape.recorder.invoke((writer, 1), Op::Send { key, values: vec![stamp.value()], acks: target.acks });
         match producer.send(ProducerRecord::new(topic.clone(), value).partition(partition)).await {
-            Ok(delivery) => in_flight.push(async move { (stamp, delivery.await) }),
+            Ok(delivery) => in_flight.push(async move { (stamp, of, delivery.await) }),
             Err(_) => {
+                shared.tape.recorder.fail((writer, 1), of, NOT_WRITTEN);
                 shared.not_written.fetch_add(1, Ordering::Relaxed);
             }
         }
+        pause(target.pause).await;
         while in_flight.len() >= target.in_flight {
-            let Some((stamp, outcome)) = in_flight.next().await else { break };
-            settle(&shared, &target.topic, stamp, outcome);
+            let Some((stamp, of, outcome)) = in_flight.next().await else { break };
+            settle(&shared, &target.topic, stamp, of, outcome);
         }
     }
-    while let Some((stamp, outcome)) = in_flight.next().await {
-        settle(&shared, &target.topic, stamp, outcome);
+    while let Some((stamp, of, outcome)) = in_flight.next().await {
+        settle(&shared, &target.topic, stamp, of, outcome);
     }
 }
 
-fn settle(shared: &Shared, topic: &str, stamp: Stamp, outcome: Result<client::Written, client::DeliveryFailure>) {
+fn settle(
+    shared: &Shared,
+    topic: &str,
+    stamp: Stamp,
+    of: u64,
+    outcome: Result<client::Written, client::DeliveryFailure>,
+) {
+    let client = (stamp.writer, 1);
     match outcome {
         Ok(written) => {
-            if let Some(offset) = written.offset {
-                let partition = (topic.to_owned(), written.partition);
-                let mut history = shared.history.lock().expect("no writer panics while it holds the history");
-                history.acknowledged(&partition, offset, stamp);
-            }
+            shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+            let source = Source { epoch: written.leader_epoch, node: written.broker };
+            let answer = Answer::Sent { base: written.offset, source };
+            shared.tape.recorder.ok(client, of, answer);
         }
         Err(failure) => {
-            let unknown = failure.effect == client::Effect::Unknown;
-            let counter = if unknown { &shared.unknown } else { &shared.not_written };
+            let (definite, code) = code_of(&failure);
+            let counter = if definite {
+                shared.tape.recorder.fail(client, of, code);
+                &shared.not_written
+            } else {
+                shared.tape.recorder.info(client, of, code);
+                &shared.unknown
+            };
             if counter.fetch_add(1, Ordering::Relaxed) < FAILURES_SHOWN {
                 eprintln!("{topic}: {stamp} after {} attempts: {failure}", failure.attempts);
             }

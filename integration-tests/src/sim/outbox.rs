@@ -14,6 +14,7 @@ use protocol::ids::{BrokerId, TopicPartition};
 #[derive(Debug)]
 pub(super) enum Out {
     Reply(TopicPartition, RequestId, ProduceOutcome),
+    DeleteReply(TopicPartition, RequestId, Result<u64, ErrorCode>),
     ToFollower(Subscription, ToFollower),
     Push(Subscription, PushOut),
     ToLeader(TopicPartition, BrokerId, ToLeader),
@@ -21,12 +22,17 @@ pub(super) enum Out {
     Note(Life, Note),
     Alter(IsrProposal),
     Report(TopicPartition, LogEndReport),
+    Moved(TopicPartition, Checkpoint),
     Fatal(String),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     pub(super) out: Vec<Out>,
+    /// The disk has no room for pushed records.
+    pub(super) full: bool,
+    /// Streams take what they are given; else one push a turn.
+    pub(super) credits: bool,
 }
 
 impl Outside for Outbox {
@@ -34,18 +40,20 @@ impl Outside for Outbox {
         self.out.push(Out::Reply(at, id, outcome));
     }
 
-    fn delete_reply(&mut self, _: TopicPartition, _: RequestId, _: Result<u64, ErrorCode>, _: WireState) {}
+    fn delete_reply(&mut self, at: TopicPartition, id: RequestId, outcome: Result<u64, ErrorCode>, _: WireState) {
+        self.out.push(Out::DeleteReply(at, id, outcome));
+    }
 
     fn to_follower(&mut self, to: Subscription, message: ToFollower) {
         self.out.push(Out::ToFollower(to, message));
     }
 
-    fn may_push(&self, _: Subscription) -> bool {
-        true
+    fn may_push(&self, to: Subscription) -> bool {
+        self.credits || !self.out.iter().any(|out| matches!(out, Out::Push(other, _) if *other == to))
     }
 
     fn has_room(&self) -> bool {
-        true
+        !self.full
     }
 
     fn push(&mut self, to: Subscription, push: PushOut) {
@@ -72,7 +80,9 @@ impl Outside for Outbox {
         self.out.push(Out::Report(at, report));
     }
 
-    fn moved(&mut self, _: TopicPartition, _: Option<Checkpoint>) {}
+    fn moved(&mut self, at: TopicPartition, checkpoint: Option<Checkpoint>) {
+        self.out.extend(checkpoint.map(|checkpoint| Out::Moved(at, checkpoint)));
+    }
 
     fn fatal(&mut self, fatal: Fatal) {
         self.out.push(Out::Fatal(fatal.to_string()));

@@ -10,8 +10,8 @@ use broker::replica::input::SubscriptionId;
 #[derive(Debug, Default)]
 pub(super) struct Link {
     pub(super) generation: u64,
-    /// Nothing passes.
-    pub(super) cut_until: Millis,
+    /// Something waits in it for a way that is closed.
+    pub(super) clogged: bool,
     /// Sent on this generation by the follower.
     pub(super) subscriptions: BTreeSet<(TopicPartition, SubscriptionId)>,
     last_up: Millis,
@@ -50,6 +50,19 @@ impl Link {
     /// Breaks it: a new generation begins; what was subscribed on the old one is lost.
     pub(super) fn breaks(&mut self) -> BTreeSet<(TopicPartition, SubscriptionId)> {
         self.generation += 1;
+        self.clogged = false;
         std::mem::take(&mut self.subscriptions)
+    }
+}
+
+/// Heartbeat streams keep their order: when the last message of each arrives.
+#[derive(Debug, Default)]
+pub(super) struct Beats(BTreeMap<(BrokerId, usize), Millis>);
+
+impl Beats {
+    pub(super) fn arrives(&mut self, stream: (BrokerId, usize), at: Millis) -> Millis {
+        let last = self.0.entry(stream).or_default();
+        *last = (*last).max(at);
+        *last
     }
 }

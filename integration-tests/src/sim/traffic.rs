@@ -1,21 +1,29 @@
-//! What travels: replication streams, commands and their answers, heartbeats. Loses and delays as the faults say.
+//! What travels: replication streams, commands and their answers, heartbeats. Loses and delays as the network says.
 
-use super::faults::SICK;
+use super::buggify::Point;
+use super::laws::Law;
 use super::node::Node;
 use super::outbox::Out;
 use super::quorum::{Answered, CONTROLLERS};
+use super::sometimes::Sometimes;
+use super::told::Told;
 use super::wire::{Attempt, Event, Origin, ToBroker, ToController, Wish};
 use super::world::World;
 use broker::lifecycle::state::HeartbeatAnswer as Answer;
 use broker::partition::outside::{PushOut, Subscription};
 use broker::replica::effect::{ToFollower, ToLeader};
-use broker::replica::input::{BatchSpan, Input, IsrOutcome, Pushed};
-use controller::decide::command::{AlterResult, Command, Heartbeat, ProveRestart, Register, Reply};
+use broker::replica::input::{BatchSpan, Input, IsrOutcome, Pushed, SubscriptionId};
+use controller::decide::command::{
+    AlterResult, Command, Heartbeat, ProveRestart, Register, Reply, ReportLogEnds, ReportedEnd,
+};
 use protocol::batch::{Header, batches};
 use protocol::error::ErrorCode;
 use protocol::ids::{BrokerId, ControllerId, LeaderEpoch, Millis, PartitionEpoch, TopicPartition};
 use protocol::metadata::record::{Endpoint, METADATA_VERSION_MAX};
 use std::collections::{BTreeMap, VecDeque};
+
+/// How long a caller waits for the answer to a command, ms.
+const PATIENCE_MS: Millis = 300;
 
 impl World {
     pub(super) fn carry(&mut self, id: BrokerId, life: u64, out: Out) {
@@ -27,10 +35,35 @@ impl World {
             }
             Out::ToLeader(at, leader, message) => self.to_leader(id, life, at, leader, message),
             Out::Note(replica, note) => {
-                let delay = self.rng.between(1, 10);
+                let slow = if Point::SlowNotes.is_on(self.plan.buggify) { 300 } else { 10 };
+                let delay = self.rng.between(1, slow);
                 self.to_broker(id, life, delay, ToBroker::Noted(replica, note));
             }
-            Out::Reply(..) | Out::Flush(..) | Out::Alter(_) | Out::Report(..) | Out::Fatal(_) => {}
+            Out::Reply(..)
+            | Out::DeleteReply(..)
+            | Out::Flush(..)
+            | Out::Alter(_)
+            | Out::Report(..)
+            | Out::Moved(..)
+            | Out::Fatal(_) => {}
+        }
+    }
+
+    /// When something written into a stream arrives; a way that is closed holds it up until the way opens or the
+    /// stream breaks.
+    fn stream_arrival(&mut self, from: BrokerId, to: BrokerId) -> (Millis, bool) {
+        let (a, b) = (self.net.broker(from), self.net.broker(to));
+        let opens = self.net.blocked(a, b, self.now);
+        (opens.unwrap_or(self.now) + self.net.delay(a, b, &mut self.rng), opens.is_some())
+    }
+
+    fn clogged(&mut self, follower: BrokerId, leader: BrokerId) {
+        self.laws.tally.sometimes(Sometimes::StreamClogged);
+        let generation = self.links.get(follower, leader).generation;
+        let patience = self.rng.between(50, 4_000);
+        let link = self.links.get(follower, leader);
+        if !std::mem::replace(&mut link.clogged, true) {
+            self.after(patience, Event::LinkBroke { follower, leader, generation });
         }
     }
 
@@ -41,15 +74,18 @@ impl World {
         input: Input,
         hand: VecDeque<bytes::Bytes>,
     ) {
-        let delay = self.now + self.rng.between(1, 6);
-        let link = self.links.get(to.follower, leader);
-        if link.cut_until > self.now {
-            return self.break_link(to.follower, leader);
+        let (arrival, blocked) = self.stream_arrival(leader, to.follower);
+        if blocked {
+            self.clogged(to.follower, leader);
         }
+        if self.faults && Point::StreamsBreak.is_on(self.plan.buggify) && self.rng.below(500) == 0 {
+            self.break_link(to.follower, leader);
+        }
+        let link = self.links.get(to.follower, leader);
         if !link.subscriptions.contains(&(to.at, to.number)) {
             return;
         }
-        let (at, generation) = (link.arrives_down(delay), link.generation);
+        let (at, generation) = (link.arrives_down(arrival), link.generation);
         let Some(life) = self.nodes.get(&to.follower).map(|n| n.life) else { return };
         let link = Some((to.follower, leader, generation));
         let message = ToBroker::Partition { at: to.at, input: Box::new(input), hand, link };
@@ -64,16 +100,22 @@ impl World {
         leader: BrokerId,
         message: ToLeader,
     ) {
-        let delay = self.now + self.rng.between(1, 6);
         let alive = self.nodes.get(&leader).filter(|n| n.process.is_some()).map(|n| n.life);
-        let cut = self.links.get(id, leader).cut_until > self.now;
-        let Some(leader_life) = alive.filter(|_| !cut) else {
+        let (mut arrival, blocked) = self.stream_arrival(id, leader);
+        if self.faults && matches!(message, ToLeader::Ack(_)) && Point::FormerLives.is_on(self.plan.buggify) {
+            arrival += self.rng.between(0, 300);
+        }
+        let dials = matches!(message, ToLeader::Subscribe(_)) && blocked;
+        let Some(leader_life) = alive.filter(|_| !dials) else {
             if let ToLeader::Subscribe(s) = message {
                 let lost = Event::Lost { id, life, at, subscription: s.subscription };
-                self.after(20, lost);
+                self.after(if dials { 500 } else { 20 }, lost);
             }
             return self.break_link(id, leader);
         };
+        if blocked {
+            self.clogged(id, leader);
+        }
         let link = self.links.get(id, leader);
         let input = match message {
             ToLeader::Subscribe(s) => {
@@ -86,7 +128,7 @@ impl World {
             }
             ToLeader::Ack(ack) => Input::Ack(ack),
         };
-        let (due, generation) = (link.arrives_up(delay), link.generation);
+        let (due, generation) = (link.arrives_up(arrival), link.generation);
         let link = Some((id, leader, generation));
         let message = ToBroker::Partition { at, input: Box::new(input), hand: VecDeque::new(), link };
         self.at(due, Event::Broker { id: leader, life: leader_life, message });
@@ -94,7 +136,8 @@ impl World {
 
     pub(super) fn break_link(&mut self, follower: BrokerId, leader: BrokerId) {
         let generation = self.links.get(follower, leader).generation;
-        let delay = self.rng.between(0, 30);
+        let half_open = Point::HalfOpen.is_on(self.plan.buggify) && self.faults && self.rng.chance(30);
+        let delay = self.rng.between(0, if half_open { 4_000 } else { 30 });
         self.after(delay, Event::LinkBroke { follower, leader, generation });
     }
 
@@ -109,81 +152,154 @@ impl World {
         for (at, subscription) in lost {
             let delay = self.rng.between(1, 40);
             self.after(delay, Event::Lost { id: follower, life: follower_life, at, subscription });
-            let input = Box::new(Input::Unsubscribed { follower, subscription });
-            let message = ToBroker::Partition { at, input, hand: VecDeque::new(), link: None };
-            let delay = self.rng.between(1, 40);
-            self.to_broker(leader, leader_life, delay, message);
+            // The end that only listens may not notice for long.
+            let unnoticed = Point::HalfOpen.is_on(self.plan.buggify) && self.faults && self.rng.chance(50);
+            let delay = self.rng.between(1, if unnoticed { 5_000 } else { 40 });
+            self.after(delay, Event::Noticed { follower, leader, life: leader_life, at, subscription });
         }
     }
 
-    pub(super) fn is_cut_off(&self, id: BrokerId) -> bool {
-        self.cut_off.get(&id).is_some_and(|until| *until > self.now)
+    /// A leader notices that a follower's stream is gone, and ends what is subscribed on it: not what the follower has
+    /// subscribed on another since, under the same number (its registry goes by the stream).
+    pub(super) fn noticed(
+        &mut self,
+        (follower, leader): (BrokerId, BrokerId),
+        life: u64,
+        at: TopicPartition,
+        subscription: SubscriptionId,
+    ) {
+        if !self.links.get(follower, leader).subscriptions.contains(&(at, subscription)) {
+            let input = Box::new(Input::Unsubscribed { follower, subscription });
+            self.to_broker(leader, life, 0, ToBroker::Partition { at, input, hand: VecDeque::new(), link: None });
+        }
     }
 
     pub(super) fn grant(&mut self, id: BrokerId, life: u64, wish: Wish) -> Result<(), String> {
-        let delay = self.rng.between(1, 8);
         match wish {
             Wish::Register => {
-                let command = self.registration(id);
-                self.ask(command, Origin::Register(id, life), delay);
+                let goal = self.quorum.committed();
+                let delay = self.rng.between(1, 8);
+                let until = self.now + 2_000;
+                self.after(delay, Event::CatchUp { id, life, goal, until });
             }
             Wish::Prove => {
                 let Some(process) = self.nodes.get(&id).and_then(|n| n.process.as_ref()) else { return Ok(()) };
                 let Some(epoch) = process.epoch() else { return Ok(()) };
                 let command = ProveRestart { broker: id, epoch, proved: process.proved(), last: true };
-                self.ask(Command::ProveRestart(command), Origin::Proof(id, life), delay);
+                self.ask(id, Command::ProveRestart(command), Origin::Proof(id, life));
             }
             Wish::Heartbeat(heartbeat) => self.beat(id, life, heartbeat),
             Wish::Alter(command, attempts) => {
-                self.ask(Command::AlterPartitions(command), Origin::Alter(id, life, attempts), delay);
+                self.ask(id, Command::AlterPartitions(command), Origin::Alter(id, life, attempts));
             }
-            Wish::Dead(reason) => {
-                if !self.faults && reason.contains("invariant") {
-                    return Err(format!("broker {id} stopped: {reason}"));
-                }
-                self.laws.trace(&format!("{} broker {id} stops: {reason}", self.now));
-                self.laws.tally.failed_syncs += u64::from(reason.contains(SICK));
-                self.kill(id, false);
+            Wish::Report(epoch, reports) => {
+                let ends = reports.into_iter().map(|(at, r)| ReportedEnd {
+                    at,
+                    leader_epoch: r.leader_epoch,
+                    last_epoch: r.last_epoch.map(|e| e.0),
+                    log_end: r.log_end,
+                    log_start: r.log_start,
+                    damaged: r.damaged,
+                });
+                let command = ReportLogEnds { broker: id, epoch, ends: ends.collect() };
+                self.ask(id, Command::ReportLogEnds(command), Origin::Nobody);
             }
+            Wish::Follow | Wish::FollowLater => {
+                let delay = if matches!(wish, Wish::Follow) { 1 } else { self.rng.between(20, 400) };
+                let stream = self.nodes.get(&id).and_then(|n| n.process.as_ref()).map_or(0, |p| p.feed.stream);
+                self.after(delay, Event::FeedOpen { id, life, stream });
+            }
+            Wish::Stopped { released } => self.stopped(id, released)?,
+            Wish::Dead(reason) => self.died(id, &reason)?,
         }
         Ok(())
     }
 
-    pub(super) fn registration(&mut self, id: BrokerId) -> Command {
-        let process = self.nodes.get_mut(&id).and_then(|n| n.process.as_mut()).expect("only a live process wishes");
-        let claim = process.claim();
+    /// A process ended itself. No broker has a reason of its own to do so, unless its disk fails it at this time, has been
+    /// hurt, or another process took its place.
+    fn died(&mut self, id: BrokerId, reason: &str) -> Result<(), String> {
+        let node = self.nodes.get(&id);
+        let consequence = ["no storage space", "an append failed after its batch went to followers"];
+        let full = node.is_some_and(|n| n.failing) && consequence.iter().any(|text| reason.contains(text));
+        let failing = full || reason.contains(super::disks::SICK);
+        let hurt = node.is_some_and(|n| n.tainted) && reason.contains("damage");
+        let replaced = reason.contains("another process took this broker's place");
+        // A new disk, while the process with the old one is still taken to be alive.
+        let other = node.is_some_and(|n| n.tainted) && reason.contains("DuplicateBroker");
+        if !(failing || hurt || replaced || other) || reason.contains("below the high watermark") {
+            return Err(Law::NobodyStops.broken(format!("broker {id} stopped: {reason}")));
+        }
+        self.trace.note(self.now, Some(id), format_args!("stops: {reason}"));
+        self.disk_told(id, reason);
+        self.kill(id, false)
+    }
+
+    pub(super) fn register(&mut self, id: BrokerId, life: u64) {
+        let dc = self.net.dc(self.net.broker(id));
+        let Some(process) = self.nodes.get_mut(&id).and_then(|n| n.process.as_mut()) else { return };
+        let (claim, seen) = process.claim();
         let endpoint = |port: u16| Endpoint { host: format!("b{id}"), port };
-        Command::Register(Register {
+        let command = Command::Register(Register {
             broker: id,
-            incarnation: process.incarnation,
+            incarnation: process.setup.incarnation,
             internal: endpoint(1),
             client: endpoint(2),
-            locality: format!("r/dc{id}/k").parse().expect("three legal parts"),
+            locality: format!("r/dc{dc}/k{id}").parse().expect("three legal parts"),
             directories: vec![process.directory()],
             min_metadata_version: 1,
             max_metadata_version: METADATA_VERSION_MAX,
             previous_epoch: (claim.0 != 0).then_some(claim),
-        })
+            seen,
+        });
+        self.ask(id, command, Origin::Register(id, life));
     }
 
-    pub(super) fn ask(&mut self, command: Command, origin: Origin, delay: Millis) {
-        let from = match &origin {
-            Origin::Nobody => None,
-            Origin::Register(id, _) | Origin::Proof(id, _) | Origin::Alter(id, ..) => Some(*id),
+    /// A command of a broker travels to the active controller: it may be lost, or come twice.
+    pub(super) fn ask(&mut self, from: BrokerId, command: Command, origin: Origin) {
+        let active = self.quorum.active.unwrap_or(0);
+        let (site, to) = (self.net.broker(from), self.net.controller(active));
+        let Some(delay) = self.net.send(site, to, self.now, &mut self.rng) else {
+            return self.answer(origin, Err(ErrorCode::Timeout), PATIENCE_MS);
         };
-        let lost = from.is_some_and(|id| self.is_cut_off(id)) || (self.faults && self.rng.chance(2));
-        if lost {
-            self.answer(origin, Err(ErrorCode::Timeout), 300);
-        } else {
-            self.after(delay, Event::Controller(ToController::Command(Box::new(command), origin)));
+        let delay = delay + self.lingers(&command);
+        // A change of the ISR is never asked for twice: the refusal of the second would say nothing of the first.
+        if !matches!(command, Command::AlterPartitions(_)) && self.net.repeats(&mut self.rng) {
+            self.laws.tally.sometimes(Sometimes::CommandTwice);
+            let later = delay + self.rng.between(1, 200);
+            let again = ToController::Command(Box::new(command.clone()), Origin::Nobody);
+            self.after(later, Event::Controller(again));
         }
+        // Whoever waits gives up before a late request arrives; it is decided all the same.
+        let origin = if delay > PATIENCE_MS {
+            self.answer(origin, Err(ErrorCode::Timeout), PATIENCE_MS);
+            Origin::Nobody
+        } else {
+            origin
+        };
+        self.after(delay, Event::Controller(ToController::Command(Box::new(command), origin)));
+    }
+
+    /// How much longer a change of the ISR is on its way. Whoever would join by it may be struck meanwhile.
+    fn lingers(&mut self, command: &Command) -> Millis {
+        let Command::AlterPartitions(command) = command else { return 0 };
+        if !(Point::LateAlters.is_on(self.plan.buggify) && self.faults && self.now % 5_000 < 2_500) {
+            return 0;
+        }
+        let joins = command.partitions.iter().find_map(|p| {
+            let isr = &self.quorum.image.topics.partition(p.at)?.isr;
+            p.isr.iter().map(|(id, _)| *id).find(|id| !isr.contains(id))
+        });
+        if let Some(id) = joins.filter(|_| self.rng.chance(50)) {
+            let (delay, power) = (self.rng.between(1, 60), self.rng.chance(50));
+            self.after(delay, Event::Strike { id, power });
+        }
+        self.rng.between(200, 2_500)
     }
 
     pub(super) fn beat(&mut self, id: BrokerId, life: u64, beat: broker::lifecycle::state::Heartbeat) {
         for to in 0..CONTROLLERS {
-            if self.is_cut_off(id) || (self.faults && self.rng.chance(1)) {
-                continue;
-            }
+            let (from, site) = (self.net.broker(id), self.net.controller(to));
+            let Some(delay) = self.net.send(from, site, self.now, &mut self.rng) else { continue };
             let heartbeat = Heartbeat {
                 broker: id,
                 epoch: beat.epoch,
@@ -192,45 +308,73 @@ impl World {
                 wants_unfence: beat.wants_unfence,
                 wants_shutdown: beat.wants_shutdown,
             };
-            let delay = self.rng.between(1, 8);
-            self.after(delay, Event::Controller(ToController::Heartbeat { to, life, seq: beat.seq, heartbeat }));
+            // A stream keeps its order.
+            let arrives = self.beats.arrives((id, to), self.now + delay);
+            self.at(arrives, Event::Controller(ToController::Heartbeat { to, life, seq: beat.seq, heartbeat }));
         }
     }
 
-    pub(super) fn controller(&mut self, message: ToController) {
+    pub(super) fn controller(&mut self, message: ToController) -> Result<(), String> {
+        let wakes = match &message {
+            ToController::Command(..) => self.quorum.active.map_or(0, |a| self.quorum.members[a].frozen_until),
+            ToController::Heartbeat { to, .. } | ToController::StreamReset { to, .. } => {
+                self.quorum.members[*to].frozen_until
+            }
+        };
+        if wakes > self.now {
+            self.at(wakes, Event::Controller(message));
+            return Ok(());
+        }
         match message {
             ToController::Command(command, origin) => {
                 if let Some((origin, error)) = self.quorum.command(*command, origin) {
                     self.answer(origin, Err(error.code), 5);
                 }
+                Ok(())
             }
-            ToController::StreamReset { broker, stream } => self.quorum.stream_reset(broker, stream),
-            ToController::Heartbeat { to, life, seq, heartbeat } => {
-                let Some(answer) = self.quorum.heartbeat(to, &heartbeat, self.now) else { return };
-                if self.is_cut_off(heartbeat.broker) {
-                    return;
-                }
-                let answer = Answer {
-                    controller: ControllerId(u32::try_from(to).unwrap_or(0) + 1),
-                    seq,
-                    active: true,
-                    committed: answer.committed,
-                    fenced: answer.fenced,
-                    may_stop: answer.may_stop,
-                    error: answer.error.map(|e| e.code),
-                };
-                let delay = self.rng.between(1, 8);
-                self.to_broker(heartbeat.broker, life, delay, ToBroker::Answer(answer));
+            ToController::StreamReset { to, broker, stream } => {
+                self.quorum.stream_reset(to, broker, stream);
+                Ok(())
             }
+            ToController::Heartbeat { to, life, seq, heartbeat } => self.heartbeat(to, life, seq, &heartbeat),
         }
+    }
+
+    fn heartbeat(&mut self, to: usize, life: u64, seq: u64, heartbeat: &Heartbeat) -> Result<(), String> {
+        let doubts = Point::NotFresh.is_on(self.plan.buggify) && self.faults && self.rng.chance(5);
+        let Some(answer) = self.quorum.heartbeat(to, heartbeat, self.now, !doubts) else { return Ok(()) };
+        let broker = heartbeat.broker;
+        let controller = ControllerId(u32::try_from(to).unwrap_or(0) + 1);
+        let (fenced, committed) = (answer.fenced || answer.error.is_some(), answer.committed);
+        self.laws.observe(self.now, &Told::Answered { broker, controller, fenced, committed })?;
+        let (from, site) = (self.net.controller(to), self.net.broker(broker));
+        let Some(delay) = self.net.send(from, site, self.now, &mut self.rng) else { return Ok(()) };
+        let answer = Answer {
+            controller,
+            seq,
+            active: true,
+            committed,
+            fenced: answer.fenced,
+            may_stop: answer.may_stop,
+            error: answer.error.map(|e| e.code),
+        };
+        self.to_broker(broker, life, delay, ToBroker::Answer(answer));
+        Ok(())
     }
 
     pub(super) fn send(&mut self, answers: Answered) {
         for (origin, reply) in answers {
-            let delay = self.rng.between(1, 8);
-            let lost = self.faults && self.rng.chance(2);
-            let reply = if lost { Err(ErrorCode::Timeout) } else { reply.map_err(|e| e.code) };
-            self.answer(origin, reply, delay);
+            let to = match &origin {
+                Origin::Nobody => continue,
+                Origin::Register(id, _) | Origin::Proof(id, _) | Origin::Alter(id, ..) => *id,
+            };
+            let from = self.net.controller(self.quorum.active.unwrap_or(0));
+            let site = self.net.broker(to);
+            let forgotten = Point::AnswersLost.is_on(self.plan.buggify) && self.faults && self.rng.chance(10);
+            match self.net.send(from, site, self.now, &mut self.rng).filter(|_| !forgotten) {
+                Some(delay) => self.answer(origin, reply.map_err(|e| e.code), delay),
+                None => self.answer(origin, Err(ErrorCode::Timeout), PATIENCE_MS),
+            }
         }
     }
 
@@ -244,11 +388,19 @@ impl World {
                 self.to_broker(id, life, delay, ToBroker::Registered(Err(code)));
             }
             (Origin::Proof(id, life), reply) => {
-                self.to_broker(id, life, delay, ToBroker::ProofTaken(reply.map(drop)));
+                // As the product's caller: only being replaced is passed on, everything else is asked again.
+                let told = reply.map(drop).map_err(|code| match code {
+                    ErrorCode::StaleBrokerEpoch => code,
+                    _ => ErrorCode::Timeout,
+                });
+                self.to_broker(id, life, delay, ToBroker::ProofTaken(told));
             }
             (Origin::Alter(id, life, attempts), Ok(Reply::Altered(results))) => {
                 for (attempt, result) in attempts.into_iter().zip(results) {
                     let outcome = outcome(&result);
+                    if matches!(outcome, IsrOutcome::Refused(_)) {
+                        self.laws.tally.sometimes(Sometimes::IsrRefused);
+                    }
                     self.to_broker(id, life, delay, ToBroker::IsrResult { attempt, outcome });
                 }
             }
@@ -265,6 +417,7 @@ impl World {
         code: Option<ErrorCode>,
         delay: Millis,
     ) {
+        self.laws.tally.sometimes(Sometimes::IsrUnknown);
         for attempt in attempts {
             let outcome = code.map_or(IsrOutcome::Unknown, IsrOutcome::Refused);
             self.to_broker(id, life, delay, ToBroker::IsrResult { attempt, outcome });

@@ -1,44 +1,31 @@
-//! The event loop: virtual time, delivery, faults, and the end of a run. The only place that draws random numbers
-//! besides the quorum model.
+//! The event loop: virtual time and delivery. Owns the queue, and the order of everything that happens.
 
-use super::laws::{Laws, Tally};
+use super::buggify::Point;
+use super::clients::{Client, Op};
+use super::clock::Clock;
+use super::laws::Laws;
+use super::measures::Measures;
+use super::network::Network;
 use super::node::Node;
-use super::peers::Links;
-use super::process::Process;
+use super::peers::{Beats, Links};
+use super::plan::Plan;
+use super::process::{Process, Setup};
 use super::quorum::Quorum;
-use super::wire::{Event, Origin, ToBroker, ToController};
+use super::tally::Tally;
+use super::told::Told;
+use super::trace::Trace;
+use super::wire::{Event, ToBroker};
 use crate::chaos::random::Random;
 use broker::replica::input::Input;
-use controller::decide::command::{Command, CreateTopic};
-use protocol::ids::{BrokerId, Millis, TopicId, TopicPartition};
+use protocol::ids::{BatchNo, BrokerId, Millis, TopicPartition};
 use protocol::metadata::record::{ClusterFormed, Fact, METADATA_VERSION_MAX};
 use protocol::timers::Timers;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use uuid::Uuid;
 
-/// What a run consists of.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    /// Everything random comes from it.
-    pub seed: u64,
-    /// Brokers, each in a data centre of its own.
-    pub brokers: u32,
-    /// Partitions of the one topic (RF 3, min ISR 2).
-    pub partitions: u32,
-    /// Virtual time with faults, ms.
-    pub faulty_ms: Millis,
-    /// Virtual time in which everything must heal, ms.
-    pub heal_ms: Millis,
-}
-
-impl Plan {
-    /// The usual run of a seed.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        Self { seed, brokers: 3 + u32::from(seed.is_multiple_of(3)), partitions: 3, faulty_ms: 15_000, heal_ms: 60_000 }
-    }
-}
+/// How often the controllers look around, ms.
+const QUORUM_TURN_MS: Millis = 4;
 
 pub(super) struct Scheduled {
     at: Millis,
@@ -68,17 +55,34 @@ pub(super) struct World {
     pub(super) timers: Timers,
     pub(super) rng: Random,
     pub(super) now: Millis,
-    pub(super) queue: BinaryHeap<Reverse<Scheduled>>,
-    pub(super) scheduled: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
     pub(super) quorum: Quorum,
+    pub(super) net: Network,
     pub(super) nodes: BTreeMap<BrokerId, Node>,
     pub(super) links: Links,
+    pub(super) beats: Beats,
     pub(super) laws: Laws,
+    pub(super) measures: Measures,
+    pub(super) trace: Trace,
     pub(super) faults: bool,
+    /// Cuts by their numbers, and whether they were felt.
+    pub(super) cuts: BTreeMap<u64, (super::faults::Fault, bool)>,
+    /// Partitions that must take one more write before the run is over.
+    pub(super) due: BTreeSet<TopicPartition>,
+    /// Clients write on although the faults are over.
+    pub(super) settling_writes: bool,
     pub(super) cluster: Uuid,
     pub(super) values: u64,
-    /// Milliseconds until which messages between a broker and the controllers are lost.
-    pub(super) cut_off: BTreeMap<BrokerId, Millis>,
+    pub(super) clients: Vec<Client>,
+    pub(super) ops: BTreeMap<u64, Op>,
+    pub(super) next_op: u64,
+    /// The cluster's configs were set.
+    pub(super) configured: bool,
+    /// The batch whose hash was last folded into the trace.
+    shown: BatchNo,
+    /// Names of topics that were deleted and not made again.
+    pub(super) deleted: BTreeSet<String>,
 }
 
 /// Runs a plan to its end.
@@ -86,29 +90,37 @@ pub(super) struct World {
 /// # Errors
 /// The law that broke, with what broke it.
 pub fn run(plan: Plan) -> Result<Tally, String> {
-    let mut world = World::new(plan);
-    world.begin();
-    let seed = plan.seed;
-    world.go(plan.faulty_ms).map_err(|e| format!("seed {seed} at {} ms: {e}", world.now))?;
-    world.faults = false;
-    world.heal();
-    let end = plan.faulty_ms + plan.heal_ms;
-    while world.now < end && !world.is_settled() {
-        world.go(world.now + 200).map_err(|e| format!("seed {seed} at {} ms: {e}", world.now))?;
-    }
-    world.judge().map_err(|e| format!("seed {seed} at the end: {e}"))?;
-    Ok(world.laws.tally)
+    World::new(plan, false).run()
+}
+
+/// The same, with everything that happens printed.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_aloud(plan: Plan) -> Result<Tally, String> {
+    World::new(plan, true).run()
 }
 
 impl World {
-    pub(super) fn new(plan: Plan) -> Self {
+    pub(super) fn new(plan: Plan, echo: bool) -> Self {
         let mut rng = Random::new(plan.seed);
-        let timers = Timers::from_rtt(20);
+        let timers = Timers::from_rtt(plan.rtt_ms);
         let cluster = uuid(&mut rng);
-        let mut quorum = Quorum::new(timers);
+        let mut clocks = plan.clocks.iter().map(|rate| Clock::new(*rate, rng.below(1_000_000))).collect::<Vec<_>>();
+        let controllers = clocks.split_off(plan.brokers.len());
+        let mut laws = Laws::default();
+        // A lease runs longer on a clock that is slower, and no longer than that.
+        let slowest = plan.clocks.iter().take(plan.brokers.len()).min().copied().unwrap_or(1_000).min(1_000);
+        laws.lease_bound_ms = (timers.lease_ms * 1_000).div_ceil(slowest);
+        laws.lease_ms = timers.lease_ms;
+        let mut quorum = Quorum::new(timers, &controllers, plan.buggify);
         let formed = ClusterFormed { cluster_id: cluster, incarnation: 1, metadata_version: METADATA_VERSION_MAX };
-        quorum.seed(vec![Fact::ClusterFormed(formed)]);
-        let nodes = (1..=plan.brokers).map(BrokerId).map(|id| (id, Node::new(id, cluster, uuid(&mut rng)))).collect();
+        quorum.seed(vec![Fact::ClusterFormed(formed)], &mut laws);
+        let ids = (1u32..).map(BrokerId).zip(clocks);
+        let nodes = ids.map(|(id, clock)| (id, Node::new(id, cluster, uuid(&mut rng), clock))).collect();
+        let net = Network::new(plan.net.clone(), &plan.brokers, &plan.controllers);
+        let (writers, readers) = (plan.load.producers, plan.load.consumers);
+        let clients = (0..writers + readers).map(|n| Client::new(n >= writers)).collect();
         Self {
             plan,
             timers,
@@ -117,13 +129,25 @@ impl World {
             queue: BinaryHeap::new(),
             scheduled: 0,
             quorum,
+            net,
             nodes,
             links: Links::default(),
-            laws: Laws::default(),
+            beats: Beats::default(),
+            laws,
+            measures: Measures::default(),
+            trace: Trace::new(echo),
             faults: true,
+            cuts: BTreeMap::new(),
+            due: BTreeSet::new(),
+            settling_writes: false,
             cluster,
-            values: 0,
-            cut_off: BTreeMap::new(),
+            values: 1,
+            clients,
+            ops: BTreeMap::new(),
+            next_op: 0,
+            configured: false,
+            shown: BatchNo::default(),
+            deleted: BTreeSet::new(),
         }
     }
 
@@ -132,7 +156,10 @@ impl World {
             self.after(1, Event::Start(id));
         }
         self.after(5, Event::Quorum);
-        self.after(50, Event::Client);
+        self.after(50, Event::Operator);
+        for client in 0..self.clients.len() {
+            self.after(60, Event::Client(client));
+        }
         self.after(2_500, Event::Nemesis);
     }
 
@@ -162,201 +189,186 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn happen(&mut self, event: Event) -> Result<(), String> {
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        self.laws.tally.events += 1;
+        let (kind, who) = event.kind();
+        self.trace.fold([self.now, kind, who.map_or(0, |id| u64::from(id.0))]);
+        if self.trace.is_read() {
+            self.trace.count(kind);
+            event.text().iter().for_each(|text| self.trace.line(self.now, who, text));
+        }
         match event {
-            Event::Broker { id, life, message } => self.deliver(id, life, message),
-            Event::Controller(message) => {
-                self.controller(message);
-                Ok(())
-            }
-            Event::Quorum => self.quorum_turn(),
-            Event::Client => {
-                self.client();
-                Ok(())
-            }
-            Event::Nemesis => self.nemesis(),
-            Event::Start(id) => self.start(id),
-            Event::LinkBroke { follower, leader, generation } => {
-                self.link_broke(follower, leader, generation);
-                Ok(())
-            }
+            Event::Broker { id, life, message } => return self.deliver(id, life, message),
+            Event::Controller(message) => return self.controller(message),
+            Event::Quorum => return self.quorum_turn(),
+            Event::Client(number) => return self.client(number),
+            Event::Nemesis => return self.nemesis(),
+            Event::Start(id) => return self.start(id),
+            Event::Strike { id, power } => return self.strike_aimed(id, power),
             Event::Lost { id, life, at, subscription } => {
                 let input = Box::new(Input::StreamLost { subscription });
-                self.deliver(id, life, ToBroker::Partition { at, input, hand: VecDeque::new(), link: None })
+                return self.deliver(id, life, ToBroker::Partition { at, input, hand: VecDeque::new(), link: None });
             }
+            Event::Heard { client, op, answer } => self.heard(client, op, answer),
+            Event::Operator => return self.operator(),
+            Event::FeedOpen { id, life, stream } => self.feed_open(id, life, stream),
+            Event::FeedServe { id, life, stream } => self.feed_serve(id, life, stream),
+            Event::CatchUp { id, life, goal, until } => self.catch_up(id, life, goal, until),
+            Event::LinkBroke { follower, leader, generation } => self.link_broke(follower, leader, generation),
+            Event::Noticed { follower, leader, life, at, subscription } => {
+                self.noticed((follower, leader), life, at, subscription);
+            }
+            Event::DiskWell(id) => self.disk_well(id, false),
         }
+        Ok(())
     }
 
-    pub(super) fn start(&mut self, id: BrokerId) -> Result<(), String> {
+    fn start(&mut self, id: BrokerId) -> Result<(), String> {
         let incarnation = uuid(&mut self.rng);
-        let timers = self.timers;
+        let (timers, buggify) = (self.timers, self.plan.buggify);
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         if node.process.is_some() {
             return Ok(());
         }
         node.life += 1;
-        let life = node.life;
-        node.process = Some(Process::start(id, life, &node.disk, timers, incarnation)?);
-        self.laws.trace(&format!("{} start {id}", self.now));
-        self.to_broker(id, life, 1, ToBroker::Feed);
-        self.to_broker(id, life, 2, ToBroker::Wake);
+        // A flipped read of what no mark covers looks like a tail that was never finished: nobody could tell.
+        if node.armed.as_ref().is_some_and(|(fault, _)| *fault == super::faults::Fault::ReadFlip) {
+            node.unhook();
+        }
+        let setup = Setup { id, life: node.life, timers, incarnation, clock: node.clock, buggify };
+        let sound = !node.tainted;
+        let mut process = Process::start(setup, &node.disk, node.remembered.clone())?;
+        let (who, wishes) = (process.who(), std::mem::take(&mut process.wishes));
+        node.process = Some(process);
+        node.wakes_at = Millis::MAX;
+        self.trace.note(self.now, Some(id), format_args!("starts, life {}", who.life));
+        self.laws.observe(self.now, &Told::Started { who, incarnation, sound })?;
+        self.laws.recovered(id, &self.nodes)?;
+        wishes.into_iter().try_for_each(|wish| self.grant(id, who.life, wish))?;
+        self.deafen(id);
+        self.wake_in_time(id);
         Ok(())
     }
 
     /// Hands a message to a process, then carries out what it wants.
-    pub(super) fn deliver(&mut self, id: BrokerId, life: u64, message: ToBroker) -> Result<(), String> {
+    fn deliver(&mut self, id: BrokerId, life: u64, message: ToBroker) -> Result<(), String> {
+        let now = self.now;
         let Some(node) = self.nodes.get_mut(&id).filter(|n| n.life == life) else { return Ok(()) };
         let Some(process) = node.process.as_mut() else { return Ok(()) };
+        if node.frozen_until > now {
+            let wakes = node.frozen_until;
+            self.laws.tally.sometimes(super::sometimes::Sometimes::FrozenBrokerWoke);
+            self.at(wakes, Event::Broker { id, life, message });
+            return Ok(());
+        }
         if let ToBroker::Partition { link: Some((follower, leader, generation)), .. } = &message
             && self.links.get(*follower, *leader).generation != *generation
         {
-            return Ok(());
+            if !(Point::OldStreamsDrain.is_on(self.plan.buggify) && is_ack(&message)) {
+                return Ok(());
+            }
+            let late = if Point::FormerLives.is_on(self.plan.buggify) { 90 } else { 50 };
+            if self.faults && self.rng.chance(late) {
+                self.drain_later(id, life, message);
+                return Ok(());
+            }
         }
-        let wakes = matches!(message, ToBroker::Wake);
-        process.take(message, &self.quorum.log, self.now, &mut self.laws)?;
+        if matches!(message, ToBroker::Wake) {
+            // One that an earlier wish took the place of says nothing.
+            if now < node.wakes_at {
+                return Ok(());
+            }
+            node.wakes_at = Millis::MAX;
+        }
+        process.take(message, now, &mut self.laws)?;
+        self.laws.after(id, &self.nodes)?;
+        let Some(process) = self.nodes.get_mut(&id).and_then(|n| n.process.as_mut()) else { return Ok(()) };
+        process.seen.drain(..).for_each(|what| self.laws.tally.sometimes(what));
         let outgoing = std::mem::take(&mut process.outgoing);
         let wishes = std::mem::take(&mut process.wishes);
         let started = std::mem::take(&mut process.started);
+        let finished = std::mem::take(&mut process.finished);
+        let delayed = std::mem::take(&mut process.delayed);
+        let answers = std::mem::take(&mut process.answers);
         for number in started {
-            let delay = self.rng.between(1, 12);
+            let delay = self.flush_delay(id);
             self.to_broker(id, life, delay, ToBroker::RunFlush(number));
+        }
+        for number in finished {
+            let delay = if self.faults && self.rng.chance(40) { self.rng.between(1, 2_500) } else { 1 };
+            self.to_broker(id, life, delay, ToBroker::HearFlush(number));
+        }
+        for number in delayed {
+            let slow = Point::SlowReaders.is_on(self.plan.buggify) && self.rng.chance(20);
+            let delay = if slow { self.rng.between(1, 1_500) } else { 0 };
+            self.to_broker(id, life, delay, ToBroker::Leave(number));
         }
         for out in outgoing {
             self.carry(id, life, out);
         }
+        for (op, answer) in answers {
+            self.answered(op, answer);
+        }
         for wish in wishes {
             self.grant(id, life, wish)?;
         }
-        if wakes {
-            self.to_broker(id, life, 10, ToBroker::Wake);
-            let delay = self.rng.between(1, 15);
-            self.to_broker(id, life, delay, ToBroker::Feed);
-        }
+        self.wake_in_time(id);
         Ok(())
     }
 
-    pub(super) fn quorum_turn(&mut self) -> Result<(), String> {
+    /// What had arrived on a stream that broke is read late: whoever sent it may have another life by then.
+    fn drain_later(&mut self, id: BrokerId, life: u64, message: ToBroker) {
+        let delay = self.rng.between(1, 4_000);
+        let ToBroker::Partition { at, input, hand, .. } = message else { return };
+        self.to_broker(id, life, delay, ToBroker::Partition { at, input, hand, link: None });
+    }
+
+    /// Makes sure that a process is woken when it wants to be.
+    fn wake_in_time(&mut self, id: BrokerId) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(due) = node.process.as_ref().map(Process::due) else { return };
+        let late = Point::LateTimers.is_on(self.plan.buggify);
+        let due = due.max(now + 1) + if late { self.rng.below(60) } else { 0 };
+        if due < node.wakes_at {
+            node.wakes_at = due;
+            let life = node.life;
+            self.at(due, Event::Broker { id, life, message: ToBroker::Wake });
+        }
+    }
+
+    fn quorum_turn(&mut self) -> Result<(), String> {
+        self.count_felt();
         let answers = self.quorum.turn(self.now, &mut self.rng, &mut self.laws)?;
+        self.laws.after_commits(self.now, &self.nodes)?;
         self.send(answers);
         if self.quorum.depose_in_flight && self.quorum.is_writing() {
-            let answers = self.quorum.depose(self.now, &mut self.rng);
+            self.struck(super::faults::Fault::DeposeInFlight);
+            let answers = self.quorum.depose(self.now, &mut self.rng, &mut self.laws);
             self.send(answers);
         }
-        self.after(5, Event::Quorum);
-        self.want_topic();
-        Ok(())
-    }
-
-    /// Creates the one topic as soon as enough brokers are active.
-    pub(super) fn want_topic(&mut self) {
-        let active = self.quorum.image.brokers.iter().filter(|b| b.is_active()).count();
-        if active < 3 || self.quorum.image.topics.by_name("t").is_some() || self.now % 100 >= 5 {
-            return;
-        }
-        let command = CreateTopic {
-            topic: TopicId(uuid(&mut self.rng)),
-            seed: self.rng.number(),
-            at_ms: self.now,
-            name: "t".into(),
-            partitions: self.plan.partitions,
-            replicas: Some(3),
-            configs: vec![("min.insync.replicas".into(), "2".into()), ("segment.bytes".into(), "16384".into())],
-            validate_only: false,
-        };
-        self.after(
-            1,
-            Event::Controller(ToController::Command(Box::new(Command::CreateTopic(command)), Origin::Nobody)),
-        );
-    }
-
-    pub(super) fn client(&mut self) {
-        let delay = self.rng.between(5, 40);
-        self.after(delay, Event::Client);
-        if !self.faults {
-            return;
-        }
-        let Some(topic) = self.quorum.image.topics.by_name("t") else { return };
-        let partition = u32::try_from(self.rng.below(u64::from(self.plan.partitions))).unwrap_or(0);
-        let at = TopicPartition { topic: topic.id, partition };
-        let leader = topic.partition(partition).and_then(|p| p.leader);
-        let ids: Vec<_> = self.nodes.keys().copied().collect();
-        // Clients believe old metadata now and then.
-        let to = if self.rng.chance(10) { Some(*self.rng.one_of(&ids)) } else { leader };
-        let Some(to) = to else { return };
-        let count = self.rng.between(1, 3);
-        let values = (0..count).map(|i| self.values + i).collect();
-        self.values += count;
-        let Some(life) = self.nodes.get(&to).map(|n| n.life) else { return };
-        let delay = self.rng.between(1, 10);
-        let deadline = self.now + 3_000;
-        self.to_broker(to, life, delay, ToBroker::Produce { at, values, deadline });
-    }
-
-    pub(super) fn partitions(&self) -> Vec<(TopicPartition, protocol::metadata::topics::Partition)> {
-        let topics = self.quorum.image.topics.iter();
-        topics
-            .flat_map(|t| {
-                let id = t.id;
-                (0u32..)
-                    .zip(t.partitions.iter())
-                    .map(move |(partition, p)| (TopicPartition { topic: id, partition }, p.clone()))
-            })
-            .collect()
-    }
-
-    /// Everybody is back, every partition is led and fully in sync, and nothing is on its way.
-    pub(super) fn is_settled(&self) -> bool {
-        let active = self.quorum.image.brokers.iter().filter(|b| b.is_active()).count();
-        let partitions = self.partitions();
-        let level = |(at, p): &(TopicPartition, protocol::metadata::topics::Partition)| {
-            let process = |b: &BrokerId| self.nodes.get(b).and_then(|n| n.process.as_ref());
-            let mut ends = p.replicas.iter().map(|b| process(b).and_then(|p| p.ends(*at)));
-            let Some(Some(first)) = ends.next() else { return false };
-            first.0 == first.1 && ends.all(|e| e == Some(first))
-        };
-        active == self.nodes.len()
-            && partitions.iter().all(|(_, p)| p.leader.is_some() && p.isr.len() == p.replicas.len())
-            && partitions.iter().all(level)
-    }
-
-    pub(super) fn judge(&mut self) -> Result<(), String> {
-        let partitions = self.partitions();
-        if !self.is_settled() {
-            let states: Vec<_> = partitions
-                .iter()
-                .map(|(at, p)| format!("{}: leader {:?} isr {:?} elr {:?}", at.partition, p.leader, p.isr, p.elr))
-                .collect();
-            let brokers: Vec<_> = self
-                .quorum
-                .image
-                .brokers
-                .iter()
-                .map(|b| format!("{} {:?} proved {}", b.id, b.state, b.proved))
-                .collect();
-            let processes = self.nodes.values().filter_map(|n| n.process.as_ref());
-            let replicas: Vec<_> = processes.flat_map(|p| p.describe(self.now)).collect();
-            let text = replicas.join("\n  ");
-            return Err(format!("not healed after {} ms: {states:?} {brokers:?}\n  {text}", self.plan.heal_ms));
-        }
-        for (at, partition) in &partitions {
-            let mut replicas = Vec::new();
-            for id in &partition.replicas {
-                let process = self.nodes.get(id).and_then(|n| n.process.as_ref());
-                let process = process.ok_or_else(|| format!("broker {id} does not run"))?;
-                replicas.push((*id, process.contents(*at)?));
-            }
-            self.laws.settled(*at, &replicas)?;
-        }
-        for node in self.nodes.values() {
-            self.laws.tally.truncations += node.process.as_ref().map_or(0, Process::truncations);
-            let Some(image) = node.process.as_ref().map(|p| &p.image) else { continue };
-            let level = image.batch_no == self.quorum.image.batch_no;
-            if level && *image != self.quorum.image {
-                return Err(format!("broker {} has another image than the controllers", node.id));
+        for controller in 0..self.quorum.members.len() {
+            if self.quorum.catch_up(controller, self.now, &mut self.rng) {
+                self.feed_news(controller);
             }
         }
+        if self.quorum.committed() != self.shown {
+            let before = usize::try_from(self.shown.0).unwrap_or(0);
+            for bytes in self.quorum.log.iter().skip(before).filter(|_| self.trace.is_read()) {
+                let batch = protocol::metadata::batch::MetadataBatch::decode(bytes);
+                self.trace.line(self.now, None, &format!("committed {batch:?}"));
+            }
+            self.shown = self.quorum.committed();
+            self.trace.fold([self.now, self.shown.0, self.quorum.image.chain_hash]);
+        }
+        self.after(QUORUM_TURN_MS, Event::Quorum);
         Ok(())
     }
+}
+
+/// Whether a message is a follower's acknowledgement.
+fn is_ack(message: &ToBroker) -> bool {
+    matches!(message, ToBroker::Partition { input, .. } if matches!(**input, Input::Ack(_)))
 }
 
 pub(super) fn uuid(rng: &mut Random) -> Uuid {

@@ -5,6 +5,7 @@ mod chaos;
 mod disk;
 mod main_job;
 mod smoke;
+mod syscalls;
 
 /// The program, built with the storage whose unsynced bytes die with the process (and, by default, not using it).
 const PROGRAM: &str = env!("CARGO_BIN_EXE_seawall-power-loss");

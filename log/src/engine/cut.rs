@@ -10,6 +10,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use protocol::planted::{self, Bug};
+
 use super::shared::{DirState, Gate};
 use super::{Active, Cutting, Log};
 use crate::epochs::{EpochStart, EpochTable};
@@ -248,8 +250,13 @@ pub(crate) fn finish_cut(
     later: &[u64],
 ) -> Result<(), LogError> {
     let mut slots = file.slots();
+    let sync = || if planted::is(Bug::LogTruncationNotSynced) { Ok(()) } else { file.sync() };
+    if planted::is(Bug::TruncationBeforeMarkLowered) {
+        file.file.set_len(mark.end).map_err(LogError::io("cut", &file.path))?;
+        file.sync()?;
+    }
     file.write_mark(&mut slots, mark)?;
-    file.sync()?;
+    sync()?;
     for base in later {
         remove_segment(storage, dir, *base)?;
     }
@@ -258,7 +265,7 @@ pub(crate) fn finish_cut(
     file.file.set_len(mark.end).map_err(LogError::io("cut", &file.path))?;
     // Both slots agree now: losing one to damage cannot bring the higher mark back.
     file.write_mark(&mut slots, mark)?;
-    file.sync()
+    sync()
 }
 
 /// Removes a segment and its index. Not durable until the directory is synced; coming back does no harm, because

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use protocol::planted::{self, Bug};
 
 use crate::error::{Damage, LogError};
 use crate::limits::{FORMAT_VERSION, SEGMENT_HEADER_BYTES, SLOT_A_AT, SLOT_B_AT};
@@ -19,6 +20,8 @@ const IDENTITY_MAGIC: u64 = u64::from_le_bytes(*b"SEAWSEGM");
 const SLOT_MAGIC: u64 = u64::from_le_bytes(*b"SEAWMARK");
 const IDENTITY_BYTES: usize = 8 * 6 + 4;
 const SLOT_BYTES: usize = 8 * 9 + 4;
+/// Of the mark that a new segment is created with; the other slot is empty then.
+const FIRST_SEQ: u64 = 1;
 const FLAG_SEALED: u64 = 1;
 const FLAG_CLOSED: u64 = 2;
 
@@ -159,6 +162,9 @@ pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn StorageFile>,
     slots: Mutex<Slots>,
+    /// When it was opened its slots left it open whether a truncation was under way, whose last sync nothing proves: the
+    /// newest mark was no higher than the other, or the other, once written, was torn.
+    pub(crate) was_cut: bool,
     /// The first failed sync. Held while syncing: of two syncs at once the kernel tells one only that bytes were lost.
     failed: Mutex<Option<String>>,
 }
@@ -200,18 +206,18 @@ impl SegmentFile {
             other => other.map_err(LogError::io("preallocation", &path))?,
         }
         let mark = identity.initial_mark();
-        let segment =
-            SegmentFile { identity, path, file, slots: Mutex::new(Slots { seq: 0, mark }), failed: Mutex::new(None) };
+        let slots = Mutex::new(Slots { seq: 0, mark });
+        let segment = SegmentFile { identity, path, file, slots, was_cut: false, failed: Mutex::new(None) };
         let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
         let bytes = identity.encode();
         page[..bytes.len()].copy_from_slice(&bytes);
-        let slot = segment.encode_slot(1, &mark);
+        let slot = segment.encode_slot(FIRST_SEQ, &mark);
         page[SLOT_A_AT as usize..SLOT_A_AT as usize + slot.len()].copy_from_slice(&slot);
         match segment.file.write_at(0, &page) {
             Err(e) if full(&e) => return Self::take_back(storage, &segment.path),
             other => other.map_err(LogError::io("write", &segment.path))?,
         }
-        segment.slots.lock().seq = 1;
+        segment.slots.lock().seq = FIRST_SEQ;
         Ok(Some(segment))
     }
 
@@ -236,11 +242,15 @@ impl SegmentFile {
             Ok(identity) => identity,
             Err(what) => return Ok(Err(Damage::new(path, 0, what))),
         };
-        let Some((seq, mark)) = marks_of(&page, &identity).into_iter().next() else {
+        let marks = marks_of(&page, &identity);
+        let Some((seq, mark)) = marks.first().copied() else {
             return Ok(Err(Damage::new(path, SLOT_A_AT, "no end mark slot is valid")));
         };
+        // A truncation writes the lower mark into one slot, cuts, and writes it into the other: a process that dies in that
+        // last write leaves one mark, and torn bytes where the higher one stood.
+        let was_cut = marks.get(1).map_or(seq > FIRST_SEQ, |(_, older)| mark.next <= older.next);
         let slots = Mutex::new(Slots { seq, mark });
-        Ok(Ok(SegmentFile { identity, path: path.to_owned(), file, slots, failed: Mutex::new(None) }))
+        Ok(Ok(SegmentFile { identity, path: path.to_owned(), file, slots, was_cut, failed: Mutex::new(None) }))
     }
 
     fn encode_slot(&self, seq: u64, mark: &Mark) -> Vec<u8> {
@@ -285,7 +295,7 @@ impl SegmentFile {
         let mut failed = self.failed.lock();
         let result = match &*failed {
             Some(cause) => Err(io::Error::other(format!("an earlier sync failed: {cause}"))),
-            None => self.file.sync(),
+            None => self.file.sync().or_else(|e| if planted::is(Bug::RetryFsync) { self.file.sync() } else { Err(e) }),
         };
         if let Err(error) = &result {
             failed.get_or_insert_with(|| error.to_string());

@@ -307,6 +307,11 @@ impl<F: Clone> Namespace<F> {
         self.nodes.values().filter_map(file).collect()
     }
 
+    /// How many directories there are, the root among them.
+    pub(super) fn directories(&self) -> u64 {
+        self.nodes.values().filter(|node| matches!(node, Node::Dir(_))).count() as u64
+    }
+
     /// Replaces every file's contents handle (a deep copy of the disk).
     pub(super) fn map_files(&mut self, mut copy: impl FnMut(&F) -> F) {
         for node in self.nodes.values_mut() {

@@ -133,3 +133,76 @@ fn a_record_that_was_read_does_not_go_back() {
     disk.crash(&mut || false);
     assert_eq!(vote().load().expect("load"), None);
 }
+
+/// The process dies at each call of a truncation, the machine lives: where the next start says the log ends, it ends after
+/// a power cut too. The cut itself may be in the cache only.
+#[test]
+fn a_truncation_that_a_start_shows_survives_a_power_cut() {
+    let mut shown = std::collections::BTreeSet::new();
+    for nth in 0.. {
+        let disk = disk();
+        let (mut log, _) = open(&disk, LogConfig::default());
+        grow(&mut log, 1, 9).expect("room");
+        log.idle_mark().expect("idle");
+        let died_at = disk.calls() + nth;
+        disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+            (call.number >= died_at).then(|| Fault::Fail(io::Error::other("the process is dead")))
+        })));
+        let done = log.truncate(4);
+        disk.kill_process();
+        let (log, _) = open(&disk, LogConfig::default());
+        let end = log.end_offset();
+        shown.insert(end);
+        disk.crash(&mut || false);
+        let (log, _) = open(&disk, LogConfig::default());
+        assert_eq!(log.end_offset(), end, "died at call {nth} of the truncation");
+        if done.is_ok() {
+            break;
+        }
+    }
+    assert_eq!(shown.into_iter().collect::<Vec<_>>(), [4, 9], "it died before the cut and after it");
+}
+
+/// As above, but each write puts down its first bytes before the process dies. The second slot's mark stood above the cut:
+/// torn, it says nothing any more, and that a cut was under way must be seen all the same.
+#[test]
+fn a_truncation_cut_short_within_a_write_that_a_start_shows_survives_a_power_cut() {
+    let mut shown = std::collections::BTreeSet::new();
+    let mut short = 0;
+    // The mark's slot is 76 bytes: before its checksum, within it, none but one byte, and half.
+    for first_bytes in [1, 24, 38, 74, 75] {
+        for nth in 0.. {
+            let disk = disk();
+            let (mut log, _) = open(&disk, LogConfig::default());
+            grow(&mut log, 1, 9).expect("room");
+            log.idle_mark().expect("idle");
+            let (died_at, dead) = (disk.calls() + nth, Arc::new(AtomicU64::new(0)));
+            let torn = dead.clone();
+            disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+                let gone = || io::Error::other("the process is dead");
+                if call.number < died_at {
+                    return None;
+                }
+                if call.number == died_at && call.op == Op::Write && call.len > first_bytes {
+                    torn.store(1, Ordering::Relaxed);
+                    return Some(Fault::Short(first_bytes, gone()));
+                }
+                Some(Fault::Fail(gone()))
+            })));
+            let done = log.truncate(4);
+            disk.kill_process();
+            let (log, _) = open(&disk, LogConfig::default());
+            let end = log.end_offset();
+            shown.insert(end);
+            short += dead.load(Ordering::Relaxed);
+            disk.crash(&mut || false);
+            let (log, _) = open(&disk, LogConfig::default());
+            assert_eq!(log.end_offset(), end, "died at call {nth} of the truncation, {first_bytes} bytes into it");
+            if done.is_ok() {
+                break;
+            }
+        }
+    }
+    assert_eq!(shown.into_iter().collect::<Vec<_>>(), [4, 9], "it died before the cut and after it");
+    assert_eq!(short, 10, "each write of the two slots was cut short");
+}

@@ -2,6 +2,7 @@
 
 mod common;
 mod data_dir;
+mod disk_faults;
 mod failed_sync;
 mod log_crash;
 mod log_damage;

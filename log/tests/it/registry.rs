@@ -138,3 +138,25 @@ fn a_missing_or_emptied_registry_is_damage_and_never_an_empty_one() {
     log::storage::remove_tree(&forked, &registry.join("log-0")).expect("remove");
     assert!(Registry::open(&shared(&forked), &registry).is_err());
 }
+
+/// Notes above the end mark that the power cut tore were announced to nobody, but that they are gone is said.
+#[test]
+fn a_tail_that_opening_the_registry_cuts_is_reported() {
+    let disk = formatted();
+    let mut registry = open(&disk);
+    registry.record(&[(key(1), Event::DirCreated)]).expect("record");
+    let known = entries(&registry);
+    drop(registry);
+    disk.kill_process();
+    assert_eq!(open(&disk).recovery().cut, None);
+    disk.kill_process();
+    let files = disk.files_below(&root().join("registry")).expect("listed");
+    let segment = files.iter().find(|file| file.extension().is_some_and(|e| e == "log")).expect("there is one");
+    let mut bytes = disk.contents(segment).expect("read");
+    bytes.extend([0x5a; 100]);
+    disk.damage(segment, bytes).expect("damage");
+    let registry = open(&disk);
+    let cut = registry.recovery().cut.as_ref().expect("reported");
+    assert_eq!((&cut.file, cut.bytes), (segment, 100));
+    assert_eq!(entries(&registry), known);
+}

@@ -63,6 +63,23 @@ impl Broker {
     }
 }
 
+/// What somebody saw of a broker in an image: the two numbers that say whether a registration may follow it, and what a
+/// restart must know to prove anything. A registration names the view that it was made on, and is decided on no other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BrokerView {
+    /// Its registration. None: never registered.
+    pub registered: Option<BrokerEpoch>,
+    /// Registration under which it was last unfenced. None: never.
+    pub last_unfenced: Option<BrokerEpoch>,
+}
+
+impl std::fmt::Display for BrokerView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = |epoch: Option<BrokerEpoch>| epoch.map_or("none".to_owned(), |e| e.to_string());
+        write!(f, "registered {}, last unfenced {}", number(self.registered), number(self.last_unfenced))
+    }
+}
+
 /// All brokers ever registered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BrokersImage {
@@ -74,6 +91,13 @@ impl BrokersImage {
     #[must_use]
     pub fn get(&self, id: BrokerId) -> Option<&Broker> {
         self.brokers.get(&id)
+    }
+
+    /// What this image shows of a broker to somebody who wants to register it.
+    #[must_use]
+    pub fn view(&self, id: BrokerId) -> BrokerView {
+        let known = self.get(id);
+        BrokerView { registered: known.map(|b| b.epoch), last_unfenced: known.and_then(|b| b.last_unfenced_epoch) }
     }
 
     /// All, by id.

@@ -10,6 +10,7 @@ use super::record::{
 };
 use super::topics::{Partition, Topic, changed};
 use crate::ids::{BrokerId, TopicId};
+use crate::planted::{self, Bug};
 use std::collections::BTreeSet;
 
 type Verdict = Result<(), String>;
@@ -35,7 +36,7 @@ impl MetadataImage {
             Fact::BrokerUnfenced(f) => {
                 self.registered(f, |b| b.is_fenced() && b.proved)?;
                 // No incarnation continues a leadership: the election comes first (DESIGN.md section 4).
-                let leads = self.topics.led_by(f.broker).next();
+                let leads = self.topics.led_by(f.broker).next().filter(|_| !continues());
                 ensure(leads.is_none(), || format!("broker {} still leads {leads:?}", f.broker))
             }
             Fact::BrokerProved(f) => self.registered(f, |b| b.is_fenced() && !b.proved),
@@ -93,8 +94,15 @@ impl MetadataImage {
         ensure(range.contains(&version), || format!("it folds {range:?}, metadata.version is {version}"))?;
         let old = self.brokers.get(fact.broker);
         ensure(old.is_none_or(Broker::is_fenced), || format!("broker {} is registered and not fenced", fact.broker))?;
-        let known =
-            |b: &Broker| b.last_unfenced_epoch.is_some() && b.directories.iter().any(|d| fact.directories.contains(d));
+        // Made on another view, its claim speaks of another past; and a request of a dead process would take the place of
+        // the one that lives.
+        let view = self.brokers.view(fact.broker);
+        let fits = fact.seen == view || planted::is(Bug::RegistrationOnAnyView);
+        ensure(fits, || format!("made on \"{}\", the image has \"{view}\"", fact.seen))?;
+        let any_disk = planted::is(Bug::IsrKeptWithEmptyDisk);
+        let known = |b: &Broker| {
+            b.last_unfenced_epoch.is_some() && b.directories.iter().any(|d| fact.directories.contains(d) || any_disk)
+        };
         ensure(!fact.proof_admissible || old.is_some_and(known), || "nothing that it could prove".to_owned())
     }
 
@@ -161,9 +169,15 @@ impl MetadataImage {
             return ensure(!unclean, || "an unclean election without a leader".to_owned());
         };
         ensure(self.takes_part(leader), || format!("leader {leader} is fenced or unknown"))?;
-        let clean = held(&leader) || change.recovery == Some(RecoveryState::Recovering);
+        let anyone = planted::is(Bug::ElectionFromOutside);
+        let clean = anyone || held(&leader) || change.recovery == Some(RecoveryState::Recovering);
         ensure(clean, || format!("leader {leader} was in neither ISR nor ELR, and the election is not marked unclean"))
     }
+}
+
+/// With these bugs planted a broker is let in with leaderships; without them that is illegal twice over.
+fn continues() -> bool {
+    planted::is(Bug::SameEpochLeaderRestart) || planted::is(Bug::UnfenceBeforeElections)
 }
 
 fn not_folded(version: u16, floor: u16) -> String {

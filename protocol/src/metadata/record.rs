@@ -4,6 +4,7 @@
 //!
 //! Facts group partitions by topic so that one partition costs 32 bytes or less.
 
+use super::brokers::BrokerView;
 use super::envelope::kinds;
 pub use super::envelope::{Envelope, FactError};
 use crate::ids::{BrokerEpoch, BrokerId, TopicId};
@@ -99,6 +100,8 @@ pub struct BrokerRegistered {
     pub min_metadata_version: u16,
     /// Levels it can fold, highest.
     pub max_metadata_version: u16,
+    /// What its sender saw of the broker; another view than the image's makes the fact illegal.
+    pub seen: BrokerView,
     /// Same directory, and it knew durably the epoch under which the image last had it unfenced: it may prove partitions.
     pub proof_admissible: bool,
 }

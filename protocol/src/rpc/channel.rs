@@ -13,6 +13,8 @@ use tonic::transport::Endpoint;
 
 pub use super::guard::Channel;
 use super::guard::guarded;
+#[cfg(feature = "simulation")]
+use crate::machine;
 
 /// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Dialer {
     /// # Errors
     /// See [`Self::endpoint`].
     pub fn lazy(&self, address: &Address, traffic: Traffic) -> Result<Channel, ApiError> {
-        Ok(guarded(self.endpoint(address, traffic)?.connect_lazy()))
+        Ok(open_lazy(&self.endpoint(address, traffic)?))
     }
 
     /// A connected channel. A failure to connect is definite: nothing was sent.
@@ -84,8 +86,52 @@ impl Dialer {
     /// # Errors
     /// `NotReachable` when no connection came about within [`l::CONNECT_TIMEOUT_MS`].
     pub async fn connect(&self, address: &Address, traffic: Traffic) -> Result<Channel, ApiError> {
-        let connected = self.endpoint(address, traffic)?.connect().await;
-        connected.map(guarded).map_err(|e| super::convert::unreachable(address, &e))
+        let connected = open(&self.endpoint(address, traffic)?).await;
+        connected.map_err(|e| super::convert::unreachable(address, &e))
+    }
+}
+
+/// A channel to an endpoint of [`Dialer::endpoint`] that connects at its first call and again after each loss.
+#[must_use]
+pub fn open_lazy(endpoint: &Endpoint) -> Channel {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = machine::simulated() {
+        return guarded(endpoint.connect_with_connector_lazy(simulation::connector(machine)));
+    }
+    guarded(endpoint.connect_lazy())
+}
+
+/// A connected channel to an endpoint of [`Dialer::endpoint`].
+///
+/// # Errors
+/// When no connection came about.
+pub async fn open(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = machine::simulated() {
+        return endpoint.connect_with_connector(simulation::connector(machine)).await.map(guarded);
+    }
+    endpoint.connect().await.map(guarded)
+}
+
+#[cfg(feature = "simulation")]
+mod simulation {
+    use crate::machine::{Later, Machine, Wire};
+    use hyper_util::rt::TokioIo;
+    use std::io;
+    use std::sync::Arc;
+    use tonic::codegen::http::Uri;
+    use tower::Service;
+
+    type Io = TokioIo<Box<dyn Wire>>;
+
+    /// Connects through the machine's network.
+    pub(super) fn connector(
+        machine: Arc<dyn Machine>,
+    ) -> impl Service<Uri, Response = Io, Error = io::Error, Future = Later<io::Result<Io>>> + Send + 'static {
+        tower::service_fn(move |uri: Uri| -> Later<io::Result<Io>> {
+            let connecting = machine.connect(uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
+            Box::pin(async move { connecting.await.map(TokioIo::new) })
+        })
     }
 }
 

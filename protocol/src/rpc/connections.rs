@@ -6,20 +6,21 @@
 //! back in a bounded time. Why closed and not left waiting: a peer that is closed tries another node; one that waits in the
 //! backlog believes itself connected. Why a budget: without a descriptor the next segment, or a vote, cannot be written.
 
+use super::socket::{Listener, Stream};
 use crate::limits::{ACCEPT_PAUSE_MS, GREETING_BYTES, GREETING_MS, HTTP_IDLE_MS};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::codegen::tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
+use tonic::codegen::tokio_stream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Connections closed because their listener had no place left. Label `listener`.
 pub const CONNECTIONS_REFUSED: &str = "seawall_connections_refused_total";
@@ -104,7 +105,8 @@ impl Places {
 
     /// A connection that may stay, or None: it is closed.
     #[must_use]
-    pub fn admit(&self, stream: TcpStream) -> Option<Connection> {
+    pub fn admit(&self, stream: impl Into<Stream>) -> Option<Connection> {
+        let stream = stream.into();
         let place = Arc::clone(&self.free).try_acquire_owned().ok();
         if let Some((place, share)) = place.and_then(|place| Some((place, self.budget.take()?))) {
             self.refusing.store(false, Ordering::Relaxed);
@@ -156,7 +158,7 @@ impl Patience {
 /// An accepted connection and its place.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     patience: Option<Patience>,
     _place: OwnedSemaphorePermit,
     _share: Share,
@@ -166,7 +168,10 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        match &self.stream {
+            Stream::Tcp(stream) => stream.connect_info(),
+            Stream::Simulated(_, peer) => TcpConnectInfo { local_addr: None, remote_addr: Some(*peer) },
+        }
     }
 }
 
@@ -215,31 +220,58 @@ impl AsyncWrite for Connection {
 /// Accepted connections of one socket.
 #[derive(Debug)]
 pub struct Incoming {
-    accepted: TcpIncoming,
+    listener: Listener,
     places: Places,
     /// Accepting failed: the next try is after this.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Incoming {
-    pub(super) fn new(accepted: TcpIncoming, places: Places) -> Self {
-        Self { accepted, places, pause: None }
+    pub(super) fn new(listener: Listener, places: Places) -> Self {
+        Self { listener, places, pause: None }
     }
 }
 
-impl Stream for Incoming {
+impl tokio_stream::Stream for Incoming {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_accept(cx).map(|next| next.map(Ok))
+    }
+}
+
+impl Incoming {
+    /// The next connection that may stay, and its peer. Pends for ever when there will be no more.
+    pub async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Some(connection) => {
+                    let peer = connection.connect_info().remote_addr();
+                    return (connection, peer.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))));
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Connection>> {
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            match Pin::new(&mut self.accepted).poll_next(cx) {
+            match self.listener.poll_accept(cx) {
                 Poll::Ready(Some(Ok(stream))) => {
                     if let Some(connection) = self.places.admit(stream) {
-                        return Poll::Ready(Some(Ok(connection)));
+                        return Poll::Ready(Some(connection));
                     }
                 }
                 // Out of descriptors, say: the same connection would fail again at once.
@@ -258,13 +290,11 @@ impl Stream for Incoming {
 mod tests {
     use super::*;
     use crate::rpc::server;
-    use std::future::poll_fn;
-    use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     async fn next(incoming: &mut Incoming) -> Connection {
-        let accepted = poll_fn(|cx| Pin::new(&mut *incoming).poll_next(cx)).await;
-        accepted.expect("it listens").expect("it accepts")
+        incoming.accept().await.0
     }
 
     #[tokio::test]

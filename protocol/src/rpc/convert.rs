@@ -190,6 +190,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         | E::UnknownFollower => Code::Unavailable,
         E::FencedLeaderEpoch
         | E::StaleBrokerEpoch
+        | E::StaleBrokerView
         | E::InvalidUpdateVersion
         | E::NewLeaderElected
         | E::OperationNotAttempted

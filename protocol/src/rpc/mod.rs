@@ -6,6 +6,7 @@ pub mod connections;
 pub mod convert;
 pub mod guard;
 pub mod server;
+pub mod socket;
 
 /// Messages and services as generated from `proto/`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

@@ -4,6 +4,7 @@
 
 use super::connections::{Incoming, Places};
 use super::pb;
+use super::socket::Listener;
 use crate::limits as l;
 use std::fmt;
 use std::io;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tower::layer::util::{Identity, Stack};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
@@ -122,14 +122,10 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Accepted connections of a bound socket, with `TCP_NODELAY` and keep-alive set (a server on accepted connections ignores
-/// its own TCP settings), as many as there are places.
+/// Accepted connections of a bound socket, as many as there are places.
 #[must_use]
-pub fn incoming(listener: TcpListener, places: Places) -> Incoming {
-    let accepted = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .with_keepalive(Some(Duration::from_millis(l::TCP_KEEPALIVE_MS)));
-    Incoming::new(accepted, places)
+pub fn incoming(listener: impl Into<Listener>, places: Places) -> Incoming {
+    Incoming::new(listener.into(), places)
 }
 
 macro_rules! services {

@@ -259,6 +259,25 @@ fn registration_is_retried_where_that_can_help() {
 }
 
 #[test]
+fn a_registration_refused_as_stale_is_made_again_however_often() {
+    let mut story = Story::new();
+    story.step(Input::Recovered);
+    for _ in 0..100 {
+        assert_eq!(
+            story.step(Input::RegisterFailed(ErrorCode::StaleBrokerView)),
+            vec![],
+            "after a pause: the feed moves"
+        );
+        story.now += REGISTER_RETRY_MS;
+        assert_eq!(story.step(Input::Tick), vec![Effect::Register]);
+    }
+    story.step(Input::Registered { epoch: MINE });
+    let late = story.step(Input::RegisterFailed(ErrorCode::StaleBrokerView));
+    assert_eq!(late, vec![], "the answer to a copy of the request says nothing to a registered process");
+    assert_eq!(story.life.epoch(), Some(MINE));
+}
+
+#[test]
 fn a_predecessor_with_another_disk_is_given_a_session_to_end() {
     let mut story = Story::new();
     story.step(Input::Recovered);

@@ -15,14 +15,16 @@ fn topic(number: u128) -> TopicId {
     TopicId(Uuid::from_u128(number))
 }
 
-fn at(number: u128, partition: u32) -> TopicPartition {
+pub(crate) fn at(number: u128, partition: u32) -> TopicPartition {
     TopicPartition { topic: topic(number), partition }
 }
 
-fn register(image: &mut MetadataImage, id: u32, epoch: u64) {
+/// A registration, neither proved nor let in.
+pub(crate) fn registered(image: &mut MetadataImage, id: u32, epoch: u64) {
     let endpoint = Endpoint { host: "h".into(), port: 1 };
     let locality: Locality = format!("eu/dc{id}/r").parse().expect("a legal locality");
     let (broker, epoch) = (BrokerId(id), BrokerEpoch(epoch));
+    let seen = image.brokers.view(broker);
     image.fold(&Fact::BrokerRegistered(BrokerRegistered {
         broker,
         epoch,
@@ -33,8 +35,14 @@ fn register(image: &mut MetadataImage, id: u32, epoch: u64) {
         directories: vec![Uuid::from_u128(u128::from(id))],
         min_metadata_version: 1,
         max_metadata_version: 1,
+        seen,
         proof_admissible: false,
     }));
+}
+
+fn register(image: &mut MetadataImage, id: u32, epoch: u64) {
+    registered(image, id, epoch);
+    let (broker, epoch) = (BrokerId(id), BrokerEpoch(epoch));
     image.fold(&Fact::BrokerProved(BrokerRef { broker, epoch }));
     image.fold(&Fact::BrokerUnfenced(BrokerRef { broker, epoch }));
 }
@@ -54,12 +62,18 @@ fn create(image: &mut MetadataImage, number: u128, replicas: &[&[u32]]) {
 }
 
 /// Brokers 1 and 2; topic 10: partition 0 on both, 1 on broker 2 alone, 2 on broker 1 alone.
-fn image() -> MetadataImage {
+/// Brokers 1 and 2, let in, and no topic.
+pub(crate) fn brokers() -> MetadataImage {
     let mut image = MetadataImage::default();
     let formed = ClusterFormed { cluster_id: Uuid::from_u128(9), incarnation: 1, metadata_version: 1 };
     image.fold(&Fact::ClusterFormed(formed));
     register(&mut image, 1, 1);
     register(&mut image, 2, 2);
+    image
+}
+
+pub(crate) fn image() -> MetadataImage {
+    let mut image = brokers();
     create(&mut image, 10, &[&[1, 2], &[2], &[1]]);
     image
 }

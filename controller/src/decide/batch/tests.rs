@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::decide::command::{AlterConfigs, ConfigTarget, CreateTopic, DeleteTopic};
-use crate::decide::tests::world::{World, create, register};
+use crate::decide::tests::world::{World, create};
 
 #[test]
 fn later_commands_see_earlier_ones_and_replies_keep_their_order() {
@@ -75,7 +75,7 @@ fn commands_that_look_far_and_write_nothing_are_bounded_in_number() {
 fn nothing_asked_and_nothing_to_do_is_nothing_written() {
     let mut world = World::of(2);
     let set = AlterConfigs { target: ConfigTarget::Cluster, set: vec![], unset: vec![], validate_only: false };
-    let plan = world.batch(&[Command::AlterConfigs(set), Command::Register(register(1, 1))]);
+    let plan = world.batch(&[Command::AlterConfigs(set), Command::Register(world.registration(1, 1))]);
     assert!(plan.facts.is_empty() && plan.replies.iter().all(Result::is_ok));
 }
 

@@ -1,6 +1,7 @@
 //! Stories of brokers' lives.
 
 use super::*;
+use crate::decide::batch::run_batch;
 use crate::decide::command::Command;
 use crate::decide::sessions::HeartbeatDecision;
 use crate::decide::tests::world::{World, assert_names, b, register, timers};
@@ -9,6 +10,11 @@ use uuid::Uuid;
 
 fn may_stop(decision: &HeartbeatDecision) -> bool {
     matches!(decision, HeartbeatDecision::Answer { answer, .. } if answer.may_stop)
+}
+
+fn assert_stale(error: &ApiError) {
+    assert_eq!((error.code, error.field.as_str()), (ErrorCode::StaleBrokerView, "seen"), "{error}");
+    assert!(!error.value.is_empty() && !error.limit.is_empty(), "{error}");
 }
 
 fn wants_to_stop(world: &World, id: u32) -> Heartbeat {
@@ -40,10 +46,19 @@ fn a_registration_begins_fenced_and_unproved() {
 #[test]
 fn the_same_process_asking_again_gets_the_same_epoch() {
     let mut world = World::of(1);
+    let first = world.registration(1, 2);
+    world.run(Command::Register(first.clone())).expect("registered");
     let before = world.image.clone();
-    let reply = world.run(Command::Register(register(1, 1)));
-    assert!(matches!(reply, Ok(Reply::Registered(r)) if r.epoch == before.brokers.get(b(1)).expect("known").epoch));
-    assert_eq!(world.image, before, "a late copy of the request must not fence a live broker");
+    let again = world.registration(1, 2);
+    for command in [first.clone(), again] {
+        let reply = world.run(Command::Register(command));
+        assert!(matches!(reply, Ok(Reply::Registered(r)) if r.epoch == before.brokers.get(b(1)).expect("known").epoch));
+        assert_eq!(world.image, before, "the answer was lost, not the registration");
+    }
+    world.prove(1, &[]);
+    world.unfence(1);
+    assert_stale(&world.refused(Command::Register(first)));
+    assert!(world.broker(1).is_active(), "a late copy of the request must not fence a live broker");
 }
 
 #[test]
@@ -59,13 +74,127 @@ fn a_new_process_over_the_same_directory_fences_and_replaces_the_old_in_one_batc
 #[test]
 fn another_directory_is_refused_while_the_session_lives_and_taken_afterwards() {
     let mut world = World::of(2);
-    let mut other = register(1, 2);
+    let mut other = world.registration(1, 2);
     other.directories = vec![Uuid::from_u128(99)];
     let error = world.refused(Command::Register(other.clone()));
     assert_names(&error, ErrorCode::DuplicateBroker, "broker_id", "1");
     world.kill(&[1]);
     let reply = world.run(Command::Register(other));
-    assert!(matches!(reply, Ok(Reply::Registered(r)) if !r.proof_admissible));
+    assert!(matches!(reply, Ok(Reply::Registered(r)) if !r.proof_admissible), "{reply:?}");
+}
+
+/// RF 1, everything proved, and the request of the next process is decided in the batch that lets its predecessor in.
+#[test]
+fn a_registration_that_comes_with_the_unfencing_of_its_predecessor_looks_again_and_loses_nothing() {
+    let mut world = World::of(1);
+    let at = world.topic("one", 1, 1, &[]);
+    let unfenced = world.epoch(1);
+    world.restart(1, 2);
+    world.prove(1, &[at]);
+    // The third process starts on the disk of the second, and claims by the image that it sees.
+    let early = Register { previous_epoch: Some(unfenced), ..world.registration(1, 3) };
+    let wish = Heartbeat { wants_unfence: true, ..world.heartbeat(1) };
+    world.sessions.note_heartbeat(&world.image, &wish, world.mono);
+    let plan = world.batch(&[Command::Heartbeat(wish), Command::Register(early)]);
+    assert_stale(plan.replies[1].as_ref().expect_err("the epoch it claims is the last unfenced one no more"));
+    assert!(world.broker(1).is_active(), "the second process was let in, dead or not");
+    let registered = world.restart(1, 3);
+    assert!(registered.proof_admissible);
+    world.prove(1, &[at]);
+    world.unfence(1);
+    world.pass(200, &[1]);
+    assert_eq!(world.places(at), (Some(1), vec![1], vec![]));
+}
+
+#[test]
+fn a_late_registration_of_a_dead_process_neither_replaces_nor_devalues_its_successor() {
+    for let_in in [false, true] {
+        let mut world = World::of(1);
+        let at = world.topic("one", 1, 1, &[]);
+        let late = Register { previous_epoch: Some(world.epoch(1)), ..world.registration(1, 2) };
+        let successor = world.restart(1, 3);
+        world.prove(1, &[at]);
+        if let_in {
+            world.unfence(1);
+            world.pass(200, &[1]);
+            assert_eq!(world.places(at), (Some(1), vec![1], vec![]));
+        }
+        assert_stale(&world.refused(Command::Register(late)));
+        assert_eq!(world.epoch(1), successor.epoch);
+        assert_eq!(world.broker(1).is_active(), let_in);
+        world.unfence(1);
+        world.pass(200, &[1]);
+        assert!(world.restart(1, 4).proof_admissible);
+        world.prove(1, &[at]);
+        assert_eq!(world.places(at), (None, vec![], vec![1]));
+    }
+}
+
+/// Its request came first, so it was registered; the one that lives sees that, and claims by what was last unfenced.
+#[test]
+fn a_dead_process_that_was_registered_before_its_successor_costs_a_second_look_and_no_proof() {
+    let mut world = World::of(1);
+    let at = world.topic("one", 1, 1, &[]);
+    let unfenced = world.epoch(1);
+    let dead = Register { previous_epoch: Some(unfenced), ..world.registration(1, 2) };
+    let living = Register { previous_epoch: Some(unfenced), ..world.registration(1, 3) };
+    let plan = world.batch(&[Command::Register(dead), Command::Register(living.clone())]);
+    assert!(plan.replies[0].is_ok());
+    assert_stale(plan.replies[1].as_ref().expect_err("somebody was registered meanwhile"));
+    let fresh = Register { seen: world.image.brokers.view(b(1)), ..living };
+    let reply = world.run(Command::Register(fresh));
+    assert!(matches!(reply, Ok(Reply::Registered(r)) if r.proof_admissible), "{reply:?}");
+    world.prove(1, &[at]);
+    assert_eq!(world.places(at), (None, vec![], vec![1]));
+}
+
+#[test]
+fn an_empty_disk_and_an_old_copy_are_unproved_and_not_stale_for_ever() {
+    let directories = [None, Some(vec![Uuid::from_u128(0xe0)])];
+    for (directory, claim) in directories.into_iter().zip([Some(BrokerEpoch(1)), None]) {
+        let mut world = World::of(1);
+        world.restart(1, 2);
+        world.prove(1, &[]);
+        world.unfence(1);
+        world.kill(&[1]);
+        let blind = Register { previous_epoch: claim, ..register(1, 3) };
+        let blind = Register { directories: directory.unwrap_or(blind.directories.clone()), ..blind };
+        let error = world.refused(Command::Register(blind.clone()));
+        assert_stale(&error);
+        assert!(
+            error.limit.contains("registered 2, last unfenced 2"),
+            "the refusal names what it should have seen: {error}"
+        );
+        let reply = world.run(Command::Register(Register { seen: world.image.brokers.view(b(1)), ..blind }));
+        assert!(matches!(reply, Ok(Reply::Registered(r)) if !r.proof_admissible), "{reply:?}");
+    }
+}
+
+#[test]
+fn two_processes_of_one_id_do_not_keep_each_other_out() {
+    let mut world = World::of(1);
+    let (one, two) = (world.registration(1, 2), world.registration(1, 3));
+    let plan = world.batch(&[Command::Register(one), Command::Register(two.clone())]);
+    assert!(plan.replies[0].is_ok() && plan.replies[1].is_err());
+    let again = Register { seen: world.image.brokers.view(b(1)), ..two };
+    world.run(Command::Register(again)).expect("the second look is newer than the first process");
+    let stranger = Register { directories: vec![Uuid::from_u128(99)], ..world.registration(1, 4) };
+    assert_names(&world.refused(Command::Register(stranger)), ErrorCode::DuplicateBroker, "broker_id", "1");
+}
+
+#[test]
+fn a_lost_registration_is_made_again_on_another_controller() {
+    let mut world = World::of(2);
+    let unfenced = world.epoch(1);
+    let command = Register { previous_epoch: Some(unfenced), ..world.registration(1, 2) };
+    // Decided, but the entry never came to be.
+    let now = world.now();
+    run_batch(&world.image, &mut world.sessions, now, &[Command::Register(command.clone())]);
+    world.sessions.settled(false);
+    world.sessions.step_down();
+    world.sessions.takeover(world.image.batch_no, world.mono);
+    let reply = world.run(Command::Register(command));
+    assert!(matches!(reply, Ok(Reply::Registered(r)) if r.proof_admissible), "{reply:?}");
 }
 
 #[test]
@@ -103,7 +232,7 @@ fn proof_is_admitted_only_with_the_same_directory_and_the_last_unfenced_epoch() 
         let mut world = World::of(3);
         let unfenced = world.broker(2).last_unfenced_epoch.expect("it took part");
         world.kill(&[2]);
-        let mut command = register(2, 2);
+        let mut command = world.registration(2, 2);
         change(&mut command, unfenced);
         let reply = world.run(Command::Register(command));
         assert!(matches!(reply, Ok(Reply::Registered(r)) if r.proof_admissible == admitted), "{name}: {reply:?}");
@@ -149,6 +278,7 @@ fn an_unproved_isr_place_that_is_still_there_falls_too() {
         directories: world.broker(1).directories.clone(),
         min_metadata_version: 1,
         max_metadata_version: 1,
+        seen: world.image.brokers.view(b(1)),
         proof_admissible: true,
     };
     world.apply(vec![Fact::BrokerFenced(old), Fact::BrokerRegistered(again)]);
@@ -163,7 +293,7 @@ fn an_inadmissible_proof_keeps_nothing_whatever_it_names() {
     let mut world = World::of(3);
     let at = alone(&mut world, 1);
     world.kill(&[1]);
-    let mut command = register(1, 2);
+    let mut command = world.registration(1, 2);
     command.previous_epoch = Some(BrokerEpoch(0));
     world.run(Command::Register(command)).expect("registered");
     world.prove(1, &[at]);

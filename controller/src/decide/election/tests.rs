@@ -113,7 +113,7 @@ fn a_registration_that_can_prove_nothing_is_never_eligible() {
     world.set_isr(at, &[1]);
     world.kill(&[1]);
     assert_eq!(world.places(at), (None, vec![], vec![1]));
-    let mut command = crate::decide::tests::world::register(1, 2);
+    let mut command = world.registration(1, 2);
     command.previous_epoch = None;
     world.run(crate::decide::command::Command::Register(command)).expect("registered");
     let new = settled(&world, at, None).expect("a change");

@@ -165,6 +165,7 @@ impl Model {
                 command.locality = format!("eu/dc{}/r{}", (id - 1) % 3 + 1, id).parse().expect("legal");
                 command.directories = vec![Uuid::from_u128(u128::from(node.directory))];
                 command.previous_epoch = node.durable_epoch;
+                command.seen = self.image.brokers.view(b(id));
                 self.queue.push(Command::Register(command));
             } else {
                 self.heartbeat(id, false);

@@ -7,7 +7,7 @@ use crate::decide::sessions::{HeartbeatDecision, Sessions};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 use protocol::metadata::batch::{BATCH_BYTES_MAX, MetadataBatch};
-use protocol::metadata::brokers::Broker;
+use protocol::metadata::brokers::{Broker, BrokerView};
 use protocol::metadata::image::MetadataImage;
 use protocol::metadata::record::{ClusterFormed, Endpoint, Fact};
 use protocol::metadata::topics::Partition;
@@ -75,7 +75,7 @@ impl World {
 
     /// Takes a broker from nothing to active.
     pub(in crate::decide) fn start(&mut self, id: u32, place: &str, process: u32) {
-        let mut command = register(id, process);
+        let mut command = self.registration(id, process);
         command.locality = place.parse().expect("a legal locality");
         self.run(Command::Register(command)).expect("registered");
         self.prove(id, &[]);
@@ -215,9 +215,14 @@ impl World {
         }
     }
 
+    /// What a process sends that sees the image as it is.
+    pub(in crate::decide) fn registration(&self, id: u32, process: u32) -> Register {
+        Register { seen: self.image.brokers.view(b(id)), ..register(id, process) }
+    }
+
     /// A new process over the same directory registers; not yet proved.
     pub(in crate::decide) fn restart(&mut self, id: u32, process: u32) -> Registered {
-        let mut command = register(id, process);
+        let mut command = self.registration(id, process);
         command.locality = self.broker(id).locality.clone();
         command.previous_epoch = Some(self.epoch(id));
         match self.run(Command::Register(command)) {
@@ -291,6 +296,7 @@ pub(in crate::decide) fn register(id: u32, process: u32) -> Register {
         min_metadata_version: 1,
         max_metadata_version: 1,
         previous_epoch: None,
+        seen: BrokerView::default(),
     }
 }
 

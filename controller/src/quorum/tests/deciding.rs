@@ -9,6 +9,7 @@ use crate::limits::DOUBT_PAUSE;
 use protocol::error::{Effect, ErrorCode};
 use protocol::ids::BrokerId;
 use protocol::metadata::batch::MetadataBatch;
+use protocol::metadata::brokers::BrokerView;
 use protocol::metadata::record::{ClusterFormed, Endpoint, Fact};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -41,6 +42,7 @@ fn register(broker: u32) -> Command {
         min_metadata_version: 1,
         max_metadata_version: 1,
         previous_epoch: None,
+        seen: BrokerView::default(),
     })
 }
 

@@ -10,7 +10,7 @@ use super::super::types::{BatchBytes, TypeConfig, VoterId};
 use crate::feed::Feed;
 use bytes::Bytes;
 use log::storage::Storage;
-use log::storage::memory::{Fault, MemStorage};
+use log::storage::memory::{Fault, MemStorage, Op};
 use openraft::StorageError;
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
@@ -314,6 +314,24 @@ fn a_power_cut_while_a_snapshot_is_written_leaves_the_old_or_the_new_one() {
         }
         cut_at += 1;
     }
+}
+
+/// The writer died between the rename and the sync of the directory: what the next start believes, and purges entries for,
+/// must outlive a power cut.
+#[test]
+fn a_snapshot_that_a_start_believes_survives_a_power_cut() {
+    let disk = MemStorage::new();
+    let store = open_snapshots(&disk).expect("empty");
+    store.store(snapshot(5)).expect("stored");
+    disk.set_hook(Some(Box::new(|call| {
+        (call.op == Op::SyncDir).then(|| Fault::Fail(std::io::Error::other("the process dies here")))
+    })));
+    store.store(snapshot(9)).expect_err("not acknowledged");
+    disk.kill_process();
+    let shown = open_snapshots(&disk).expect("whole").last_log_id();
+    disk.crash(&mut || false);
+    assert_eq!(open_snapshots(&disk).expect("whole").last_log_id(), shown);
+    assert_eq!(shown, Some(id(1, 9)));
 }
 
 #[tokio::test]

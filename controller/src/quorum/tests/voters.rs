@@ -63,6 +63,33 @@ async fn a_switch_that_others_completed_is_told_as_done() {
 }
 
 #[tokio::test]
+async fn a_leader_that_was_removed_changes_the_voters_no_more() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, _) = world.leader().await;
+    let quorum = world.node(leader);
+    let remove = VoterChange { remove: vec![spec(leader).voter], force: true, ..VoterChange::default() };
+    quorum.change_voters(remove, SOON).await.expect("removed");
+    // At once: Raft has not let go of its leadership yet.
+    let again = VoterChange { add: vec![spec(leader)], force: true, ..VoterChange::default() };
+    assert_eq!(quorum.change_voters(again, SOON).await, Err(ChangeError::NotLeader));
+}
+
+#[tokio::test]
+async fn a_leader_that_was_removed_vouches_for_nothing() {
+    let world = World::start(3).await;
+    world.set(&ALL, 1000).await;
+    let (leader, term) = world.leader().await;
+    let quorum = world.node(leader);
+    assert!(quorum.quorum_ack_age(term).is_some(), "it leads");
+    let remove = VoterChange { remove: vec![spec(leader).voter], force: true, ..VoterChange::default() };
+    quorum.change_voters(remove, SOON).await.expect("removed");
+    // At once: Raft has not let go of its leadership yet, and its last round is young.
+    assert_eq!(quorum.quorum_ack_age(term), None);
+    assert!(!quorum.is_fresh(term));
+}
+
+#[tokio::test]
 async fn a_step_of_a_change_rests_on_the_term_it_was_judged_in() {
     let world = World::start(3).await;
     world.set(&ALL, 1000).await;

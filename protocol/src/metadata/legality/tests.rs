@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::{BrokerEpoch, TopicPartition};
 use crate::locality::Locality;
+use crate::metadata::brokers::BrokerView;
 use crate::metadata::record::*;
 use crate::testing::applied;
 use uuid::Uuid;
@@ -27,6 +28,7 @@ fn registration(broker: u32, epoch: u64) -> BrokerRegistered {
         directories: vec![Uuid::from_u128(u128::from(broker))],
         min_metadata_version: 1,
         max_metadata_version: 1,
+        seen: BrokerView::default(),
         proof_admissible: false,
     }
 }
@@ -110,6 +112,8 @@ fn a_version_this_build_cannot_fold_halts_with_a_message_that_says_so() {
 #[test]
 fn a_registration_takes_the_next_epoch_and_never_replaces_a_broker_that_takes_part() {
     let image = cluster();
+    let registration =
+        |broker, epoch| BrokerRegistered { seen: image.brokers.view(BrokerId(broker)), ..registration(broker, epoch) };
     takes(&image, Fact::BrokerRegistered(registration(4, 5)));
     takes(&image, Fact::BrokerRegistered(registration(9, 5)));
     refuses(&image, Fact::BrokerRegistered(registration(4, 4)), "broker epoch 4 instead of 5");
@@ -132,10 +136,30 @@ fn only_the_same_directory_of_a_broker_once_unfenced_may_prove() {
     let image = applied(&cluster(), &[Fact::BrokerFenced(at(3, 3))]).0;
     let again = |directory: u128| {
         let directories = vec![Uuid::from_u128(directory)];
-        Fact::BrokerRegistered(BrokerRegistered { directories, proof_admissible: true, ..registration(3, 5) })
+        let seen = image.brokers.view(BrokerId(3));
+        Fact::BrokerRegistered(BrokerRegistered { directories, seen, proof_admissible: true, ..registration(3, 5) })
     };
     takes(&image, again(3));
     refuses(&image, again(33), "nothing that it could prove");
+}
+
+#[test]
+fn a_registration_made_on_another_view_of_the_broker_is_illegal() {
+    let image = applied(&cluster(), &[Fact::BrokerFenced(at(3, 3))]).0;
+    let of = |broker: u32, registered: Option<u64>, last_unfenced: Option<u64>| {
+        let seen =
+            BrokerView { registered: registered.map(BrokerEpoch), last_unfenced: last_unfenced.map(BrokerEpoch) };
+        Fact::BrokerRegistered(BrokerRegistered { seen, ..registration(broker, 5) })
+    };
+    takes(&image, of(3, Some(3), Some(3)));
+    takes(&image, of(4, Some(4), None));
+    takes(&image, of(9, None, None));
+    let has = "made on \"registered none, last unfenced 3\", the image has \"registered 3, last unfenced 3\"";
+    refuses(&image, of(3, None, Some(3)), has);
+    for stale in [of(3, Some(3), None), of(3, Some(2), Some(3)), of(3, None, None), of(4, None, None)] {
+        refuses(&image, stale, "made on");
+    }
+    refuses(&image, of(9, Some(3), Some(3)), "the image has \"registered none, last unfenced none\"");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::ids::{BatchNo, BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
 use crate::locality::Locality;
-use crate::metadata::brokers::BrokerState;
+use crate::metadata::brokers::{BrokerState, BrokerView};
 use crate::metadata::envelope::{Envelope, FactError};
 use crate::metadata::record::*;
 use crate::metadata::snapshot::*;
@@ -41,6 +41,7 @@ fn registered() -> BrokerRegistered {
         directories: vec![Uuid::from_u128(0x22), Uuid::from_u128(0x33)],
         min_metadata_version: 1,
         max_metadata_version: 1,
+        seen: BrokerView { registered: Some(BrokerEpoch(69_999)), last_unfenced: Some(BrokerEpoch(300)) },
         proof_admissible: true,
     }
 }

@@ -1,0 +1,4 @@
+//! See `integration_tests::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| integration_tests::fuzz::run("metadata-snapshot", bytes));

@@ -1,0 +1,169 @@
+//! What is wrong with the links between hosts, and whether anybody felt it.
+//!
+//! Owns: which fault lies on which link, which faults met traffic, which links are used, how often hosts dial. Never:
+//! holds anything up itself (turmoil does) or decides what goes wrong (`nemesis` does).
+//! Invariant: a fault counts as felt only once bytes or a dial went onto a link that it lay on at that moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::runtime::{Handle, Id};
+
+/// A direction of a link: from, to.
+pub type Way = (IpAddr, IpAddr);
+
+/// What a fault does to a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoilt {
+    /// What goes this way is lost.
+    Cut,
+    /// It is kept until the fault ends.
+    Held,
+    /// It takes up to so long.
+    Slow(Duration),
+}
+
+/// A link was used lately if it was within this time: four heartbeats, so that it will most likely be used again.
+const LATELY: Duration = Duration::from_millis(400);
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Links(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Which host's life runs on which runtime.
+    lives: Vec<(Id, IpAddr)>,
+    /// Faults on each way.
+    faults: BTreeMap<Way, BTreeMap<u32, Spoilt>>,
+    felt: BTreeSet<u32>,
+    used: BTreeMap<Way, Duration>,
+    /// Dials of a host within the second that has begun, and the most of any.
+    dials: BTreeMap<IpAddr, (u64, u64)>,
+    most: (u64, Option<IpAddr>),
+}
+
+impl Links {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no holder panics")
+    }
+
+    /// The present runtime is a life of the host of this name.
+    pub fn begins(&self, name: &str) {
+        let (id, host) = (Handle::current().id(), turmoil::lookup(name));
+        let mut state = self.state();
+        state.lives.retain(|(_, known)| *known != host);
+        state.lives.push((id, host));
+    }
+
+    /// The host whose runtime is the present one.
+    pub fn here(&self) -> Option<IpAddr> {
+        let id = Handle::current().id();
+        self.state().lives.iter().find(|(known, _)| *known == id).map(|(_, host)| *host)
+    }
+
+    /// A fault begins on these ways.
+    pub fn spoil(&self, ways: &[Way], fault: u32, how: Spoilt) {
+        let mut state = self.state();
+        for way in ways {
+            state.faults.entry(*way).or_default().insert(fault, how);
+        }
+    }
+
+    /// A fault ends; the ways on which it lay.
+    pub fn mend(&self, fault: u32) -> Vec<Way> {
+        let mut state = self.state();
+        let freed = state.faults.iter_mut().filter_map(|(way, faults)| faults.remove(&fault).map(|_| *way));
+        freed.collect()
+    }
+
+    /// What lies on a way now.
+    pub fn on(&self, way: Way) -> Vec<Spoilt> {
+        self.state().faults.get(&way).map(|faults| faults.values().copied().collect()).unwrap_or_default()
+    }
+
+    /// What goes one of these ways is lost.
+    pub fn is_cut(&self, ways: &[Way]) -> bool {
+        ways.iter().any(|way| self.on(*way).contains(&Spoilt::Cut))
+    }
+
+    /// Bytes, or a dial, go this way. A host has no link to itself.
+    pub fn goes(&self, way: Way, at: Duration) {
+        if way.0 == way.1 {
+            return;
+        }
+        let state = &mut *self.state();
+        state.used.insert(way, at);
+        if let Some(faults) = state.faults.get(&way) {
+            state.felt.extend(faults.keys());
+        }
+    }
+
+    /// A host dials.
+    pub fn dials(&self, from: IpAddr, at: Duration) {
+        let state = &mut *self.state();
+        let (second, count) = state.dials.entry(from).or_default();
+        if *second != at.as_secs() {
+            (*second, *count) = (at.as_secs(), 0);
+        }
+        *count += 1;
+        if *count > state.most.0 {
+            state.most = (*count, Some(from));
+        }
+    }
+
+    /// Most dials of one host within a second, and whose.
+    pub fn most_dials(&self) -> (u64, Option<IpAddr>) {
+        self.state().most
+    }
+
+    /// Faults that met traffic since the last call.
+    pub fn felt(&self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.state().felt)
+    }
+
+    /// Links on which something went lately, the smaller address first.
+    pub fn used_lately(&self, now: Duration) -> BTreeSet<Way> {
+        let state = self.state();
+        let lately = state.used.iter().filter(|(_, at)| **at + LATELY >= now);
+        lately.map(|((a, b), _)| (*a.min(b), *a.max(b))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_felt_by_traffic_on_its_own_ways_while_it_lasts() {
+        let [a, b, c] = [1, 2, 3].map(|n| IpAddr::from([10, 0, 0, n]));
+        let (links, second) = (Links::default(), Duration::from_secs(1));
+        links.spoil(&[(a, b)], 7, Spoilt::Cut);
+        links.spoil(&[(a, b), (b, a)], 8, Spoilt::Held);
+        links.goes((a, c), second);
+        assert!(links.felt().is_empty());
+        links.goes((b, a), second);
+        assert_eq!(links.felt(), BTreeSet::from([8]));
+        assert!(links.is_cut(&[(b, a), (a, b)]) && !links.is_cut(&[(b, a)]));
+        links.goes((a, b), second);
+        assert_eq!(links.felt(), BTreeSet::from([7, 8]));
+        assert_eq!(links.mend(7), [(a, b)]);
+        links.goes((a, b), second);
+        assert_eq!(links.felt(), BTreeSet::from([8]));
+        assert!(!links.is_cut(&[(a, b)]));
+    }
+
+    #[test]
+    fn a_link_is_used_for_a_while_and_dials_are_counted_by_the_second() {
+        let [a, b] = [1, 2].map(|n| IpAddr::from([10, 0, 0, n]));
+        let links = Links::default();
+        links.goes((b, a), Duration::from_secs(1));
+        assert_eq!(links.used_lately(Duration::from_secs(1) + LATELY), BTreeSet::from([(a, b)]));
+        assert!(links.used_lately(Duration::from_secs(1) + LATELY * 2).is_empty());
+        for ms in [100, 200, 1_100, 1_200, 1_300, 2_000] {
+            links.dials(a, Duration::from_millis(ms));
+        }
+        assert_eq!(links.most_dials(), (3, Some(a)));
+    }
+}

@@ -1,0 +1,127 @@
+//! What a run was like, and what many were like together.
+//!
+//! Owns: when a run proves nothing, and the distribution. Never: judges what the cluster did.
+
+use super::record::Broken;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Without these a run proves nothing.
+const MUST_HAPPEN: [&str; 6] =
+    ["acknowledged", "read", "metadata writes", "metadata reads", "leader terms", "partition leaders"];
+
+/// What a run was like.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Hash of the trace.
+    pub hash: u64,
+    /// Broken laws.
+    pub broken: Vec<Broken>,
+    /// Why the run proves nothing, if so: a planned fault that nobody felt, say.
+    pub worthless: Vec<String>,
+    /// How often things happened.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Faults that took effect.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Most dials of one host within a second.
+    pub most_dials: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+}
+
+impl Report {
+    /// How often something happened.
+    pub fn count(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or(0)
+    }
+
+    /// Faults that took effect, of all classes.
+    pub fn faults_taken(&self) -> u64 {
+        self.faults.values().sum()
+    }
+
+    /// No law was broken, and the run proves something.
+    pub fn is_clean(&self) -> bool {
+        self.broken.is_empty() && self.worthless.is_empty()
+    }
+
+    /// A run that went to its end without these is worthless.
+    pub(super) fn insist_on_events(&mut self) {
+        if !self.broken.is_empty() {
+            return;
+        }
+        let missing: Vec<_> = MUST_HAPPEN.into_iter().filter(|what| self.count(what) == 0).collect();
+        self.worthless.extend(missing.into_iter().map(|what| format!("no {what}")));
+        if self.faults_taken() == 0 {
+            self.worthless.push("no fault".to_owned());
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "trace {:016x}, {:.1} simulated s", self.hash, self.simulated.as_secs_f64())?;
+        self.counts.iter().try_for_each(|(what, count)| write!(f, ", {what} {count}"))?;
+        write!(f, "; faults {}:", self.faults_taken())?;
+        self.faults.iter().try_for_each(|(class, count)| write!(f, " {class} {count}"))?;
+        self.worthless.iter().try_for_each(|why| write!(f, "\n  proves nothing: {why}"))?;
+        self.broken.iter().try_for_each(|broken| write!(f, "\n  {broken}"))
+    }
+}
+
+/// Smallest, median, 95th of a hundred and largest.
+fn spread(mut numbers: Vec<u64>) -> String {
+    numbers.sort_unstable();
+    let Some(last) = numbers.len().checked_sub(1) else { return "none".into() };
+    let at = |percent: usize| numbers[last * percent / 100];
+    format!("min {} median {} p95 {} max {}", at(0), at(50), at(95), at(100))
+}
+
+/// The distribution over many runs, for people. `took`: wall time of each, ms.
+pub(super) fn distribution(reports: &BTreeMap<u64, Report>, took: &BTreeMap<u64, u64>) -> String {
+    let mut text = String::new();
+    let of = |what: &dyn Fn(&Report) -> u64| spread(reports.values().map(what).collect());
+    let mut line = |what: &str, spread: String| {
+        let _ = writeln!(text, "{what:<24} {spread}");
+    };
+    line("simulated ms", of(&|r| u64::try_from(r.simulated.as_millis()).unwrap_or(u64::MAX)));
+    line("wall ms", spread(took.values().copied().collect()));
+    for what in ["acknowledged", "not acknowledged", "read", "metadata writes", "metadata reads"] {
+        line(what, of(&|r| r.count(what)));
+    }
+    for what in ["leader terms", "partition leaders", "voter changes"] {
+        line(what, of(&|r| r.count(what)));
+    }
+    line("faults that took effect", of(&Report::faults_taken));
+    line("dials of a host in a s", of(&|r| r.most_dials));
+    let mut classes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (class, count) in reports.values().flat_map(|report| &report.faults) {
+        let sum = classes.entry(class).or_default();
+        *sum = (sum.0 + count, sum.1 + 1);
+    }
+    for (class, (count, seeds)) in classes {
+        let _ = writeln!(text, "fault {class}: {count} in {seeds} seeds");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_which_nothing_happened_is_not_clean() {
+        let mut report = Report::default();
+        report.insist_on_events();
+        assert!(!report.is_clean() && report.worthless.contains(&"no fault".to_owned()), "{report}");
+        let mut report = Report {
+            counts: MUST_HAPPEN.iter().map(|what| (*what, 1)).collect(),
+            faults: BTreeMap::from([("kill", 1)]),
+            ..Report::default()
+        };
+        report.insist_on_events();
+        assert!(report.is_clean(), "{report}");
+    }
+}
