@@ -103,7 +103,15 @@ fn open_one(data: &DataDir, at: TopicPartition, entry: Entry, on_disk: bool) -> 
     let dir = data.partition_dir(at.topic.0, at.partition);
     let open = || Log::open(data.storage().clone(), &dir, LogConfig::default());
     let expected = entry.dir_created && !entry.set_aside;
-    match open() {
+    // A copy is not given up for one read that failed.
+    let first = match open() {
+        Err(LogError::Damaged(damage)) => {
+            tracing::warn!(partition = %at, %damage, "opening found damage, and looks again");
+            open()
+        }
+        other => other,
+    };
+    match first {
         Ok((log, recovery)) => {
             let lost = (expected && !on_disk) || entry.set_aside;
             if expected && !on_disk {

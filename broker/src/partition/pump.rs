@@ -151,9 +151,7 @@ impl Partition {
                 }
                 Err(LogError::Damaged(damage)) => {
                     tracing::error!(partition = %self.at, %damage, "a follower cannot be fed");
-                    // If nobody else can lead, this replica goes on with what can be read: say so once, not every turn.
-                    self.pumps.stop(follower, subscription);
-                    return self.step(Input::DamageFound, now, out);
+                    return self.step(Input::PumpUnreadable { follower, subscription }, now, out);
                 }
                 Err(error) => {
                     let fatal = self.disk("read", &error);

@@ -216,6 +216,14 @@ pub enum Input {
         /// Which subscription.
         subscription: SubscriptionId,
     },
+    /// Leader side: the pump wants an offset whose bytes are damaged. The subscription ends, and the follower asks again
+    /// after a pause: what it needs may be readable by then, or led by somebody else.
+    PumpUnreadable {
+        /// Which broker.
+        follower: BrokerId,
+        /// Which subscription.
+        subscription: SubscriptionId,
+    },
     /// Leader side: what became of an `AlterPartition`. Every attempt gets exactly one.
     IsrResult {
         /// Which.

@@ -87,6 +87,12 @@ impl Isr {
         self.committed.iter().chain(proposed).copied()
     }
 
+    /// Whether the ISR is only this broker, or will be if a change that was asked for commits.
+    pub(super) fn may_be_only(&self, me: BrokerId) -> bool {
+        let committed = self.committed.iter().all(|id| *id == me);
+        committed || self.proposals.iter().any(|p| p.members.keys().all(|id| *id == me))
+    }
+
     /// Whether a change may be proposed now: none in flight, none confirmed and awaited, no pause.
     pub(super) fn ready(&self, now: Millis) -> bool {
         let free = self.flight == Flight::None || planted::is(Bug::TwoAltersInFlight);

@@ -111,4 +111,18 @@ impl Leadership {
             effects.push(Effect::ToFollower { follower, subscription, message });
         }
     }
+
+    /// What the follower needs cannot be read: its subscription ends, else it would wait for ever.
+    pub(super) fn pump_unreadable(
+        &mut self,
+        follower: BrokerId,
+        subscription: SubscriptionId,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.positions.ended(follower, subscription) {
+            effects.push(Effect::StopPump { follower, subscription });
+            let message = ToFollower::Refused(ErrorCode::LogDamaged);
+            effects.push(Effect::ToFollower { follower, subscription, message });
+        }
+    }
 }

@@ -159,6 +159,8 @@ pub struct Replica {
     /// Leader epochs up to here are never led by this process: a former incarnation may have led in them.
     barred: Option<LeaderEpoch>,
     seen: Option<PartitionEpoch>,
+    /// A read of this life found damage: somebody else is to lead as soon as somebody can.
+    found_damage: bool,
     halted: bool,
 }
 
@@ -175,6 +177,7 @@ impl Replica {
             outstanding: None,
             barred: None,
             seen: None,
+            found_damage: false,
             halted: false,
         }
     }
@@ -212,6 +215,9 @@ impl Replica {
     }
 
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.found_damage && !self.may_be_last_copy() {
+            effects.push(Effect::Fatal(FatalReason::Damaged));
+        }
         let interval = self.view().map_or(0, |view| view.config.flush_interval_ms);
         if let Role::Leader(leadership) = &mut self.role {
             leadership.settle(&mut self.base, now, effects);
@@ -243,7 +249,7 @@ impl Replica {
                 self.base.log.directory_noted();
                 self.acknowledge(effects);
             }
-            Input::DamageFound => self.on_damage(effects),
+            Input::DamageFound => self.on_damage(),
             Input::Produce(request) => self.on_produce(request, now, effects),
             Input::DeleteRecords { id, before, deadline } => {
                 self.on_delete_records(id, before, deadline, now, effects);
@@ -259,6 +265,7 @@ impl Replica {
             | Input::Unsubscribed { .. }
             | Input::Ack(_)
             | Input::PumpBelowStart { .. }
+            | Input::PumpUnreadable { .. }
             | Input::IsrResult { .. }) => self.on_leader_input(leader, now, effects),
             follower => self.on_follower_input(follower, now, effects),
         }
@@ -309,16 +316,22 @@ impl Replica {
         }
     }
 
-    /// A damaged log may count as in sync, and only a restart that does not prove it takes its place away. A leader
-    /// that is the whole ISR has nobody to hand over to: it serves what can be read.
-    fn on_damage(&mut self, effects: &mut Vec<Effect>) {
-        let alone = match &self.role {
-            Role::Leader(leadership) => leadership.isr.maximal().all(|id| id == self.base.id.me),
-            _ => false,
-        };
+    /// A damaged log may count as in sync, and only a restart that does not prove it takes its place away. While nobody
+    /// else may be in the ISR there is nobody to hand over to: what can be read is served until there is.
+    fn on_damage(&mut self) {
         self.base.log.damaged = true;
-        if !alone {
-            effects.push(Effect::Fatal(FatalReason::Damaged));
+        self.found_damage = true;
+    }
+
+    /// Whether this replica is, or may be once a change in flight commits, all there is of the ISR.
+    fn may_be_last_copy(&self) -> bool {
+        let me = self.base.id.me;
+        let only_me = |view: &PartitionView| view.isr.iter().all(|id| *id == me);
+        match &self.role {
+            Role::Leader(leadership) => leadership.isr.may_be_only(me),
+            Role::Follower(following) => only_me(&following.view),
+            Role::Leaderless(view) | Role::Resigned(view) => only_me(view),
+            Role::Idle => false,
         }
     }
 
@@ -337,6 +350,10 @@ impl Replica {
             }
             Input::PumpBelowStart { follower, subscription } => {
                 leadership.pump_below_start(follower, subscription, &self.base, effects);
+            }
+            Input::PumpUnreadable { follower, subscription } => {
+                leadership.pump_unreadable(follower, subscription, effects);
+                self.on_damage();
             }
             Input::IsrResult { attempt, outcome } => leadership.isr.answered(attempt, outcome, now.at),
             _ => {}

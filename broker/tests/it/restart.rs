@@ -7,12 +7,14 @@ use broker::notes::{key, stored_policy};
 use broker::recovery::{Recovered, recover};
 use log::data_dir::DataDir;
 use log::registry::{Event, Registry};
-use log::storage::memory::MemStorage;
+use log::storage::memory::{Call, Fault, MemStorage, Op};
 use log::{Log, LogConfig};
 use protocol::batch::stamp;
 use protocol::ids::BrokerEpoch;
 use protocol::metadata::configs::FlushPolicy;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 
 const EPOCH: BrokerEpoch = BrokerEpoch(5);
 
@@ -137,6 +139,24 @@ fn a_damaged_log_is_set_aside_whole_and_no_later_start_proves_the_empty_place() 
         drop(data);
         node.disk.kill_process();
     }
+}
+
+#[test]
+fn a_copy_is_not_given_up_for_one_read_that_failed() {
+    let node = Node::new();
+    node.write(20, FlushPolicy::Sync, true);
+    let dir = open(&node.disk).partition_dir(at().topic.0, at().partition);
+    let left = AtomicU32::new(1);
+    node.disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+        let segment = call.path.starts_with(&dir) && call.path.extension().is_some_and(|e| e == "log");
+        let hit =
+            call.op == Op::Read && segment && left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        hit.then(|| Fault::Fail(std::io::Error::other("medium error")))
+    })));
+    let (data, recovered) = node.start();
+    assert_eq!(recovered.partitions[&at()].log.end_offset(), 20);
+    assert!(evidence(recovered.found, true).proves(at(), EPOCH));
+    assert!(data.strays().expect("lists").is_empty());
 }
 
 #[test]

@@ -83,7 +83,7 @@ struct Bounds {
 impl Log {
     /// Whole batches from the one that holds `from`, as stored, at most `max_bytes` (the first one regardless if
     /// `min_one`), none that reaches `upto` or beyond. From one segment at a time, so a short answer is not the end.
-    /// Empty if `from` is at `upto` or the log end. Errors: `from` outside of the log, damage.
+    /// Empty if `from` is at `upto` or the log end. Errors: `from` outside of the log, damage that a second look finds too.
     pub fn read(&self, from: u64, max_bytes: usize, upto: u64, min_one: bool) -> Result<Bytes, LogError> {
         self.shared.check()?;
         if from < self.start {
@@ -96,8 +96,10 @@ impl Log {
         if from >= upto {
             return Ok(Bytes::new());
         }
-        let (outline, opened) = self.segment_at(from)?;
-        self.read_segment(&outline, &opened, &Bounds { from, upto, max_bytes, min_one })
+        look_twice(|| {
+            let (outline, opened) = self.segment_at(from)?;
+            self.read_segment(&outline, &opened, &Bounds { from, upto, max_bytes, min_one })
+        })
     }
 
     fn read_segment(&self, outline: &Outline, opened: &Opened, bounds: &Bounds) -> Result<Bytes, LogError> {
@@ -278,8 +280,13 @@ impl Log {
     }
 
     /// Offset and timestamp of the first record whose timestamp is at least `timestamp` (ms); `None` if there is none.
+    /// Errors: damage that a second look finds too.
     pub fn offset_for_time(&self, timestamp: i64) -> Result<Option<(u64, i64)>, LogError> {
         self.shared.check()?;
+        look_twice(|| self.search_segments(timestamp))
+    }
+
+    fn search_segments(&self, timestamp: i64) -> Result<Option<(u64, i64)>, LogError> {
         for frozen in self.frozen.values().filter(|f| f.mark.max_timestamp >= timestamp) {
             let (outline, opened) = self.frozen_ref(frozen)?;
             if let Some(found) = self.search_time(&outline, &opened, timestamp)? {
@@ -319,6 +326,21 @@ impl Log {
             }
             at.add(&header, u64::MAX);
         }
+    }
+}
+
+/// A read that fails once, or brings a flipped bit once, is no damage of the disk: what is there is looked at again before
+/// a copy is given up for it.
+fn look_twice<T>(look: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+    match look() {
+        Err(LogError::Damaged(first)) => {
+            let second = look();
+            if second.is_ok() {
+                tracing::warn!(%first, "a read failed, and found no damage when it was made again");
+            }
+            second
+        }
+        other => other,
     }
 }
 

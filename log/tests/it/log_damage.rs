@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 
 use bytes::Bytes;
 use log::inspect::inspect;
 use log::storage::Storage;
-use log::storage::memory::{Call, MemStorage};
+use log::storage::memory::{Call, Fault, MemStorage, Op};
 use log::{Log, LogConfig, LogError, Verify};
 use protocol::batch::Header;
 
@@ -273,4 +275,33 @@ fn a_flipped_epoch_is_seen_by_a_read_of_that_batch_alone() {
         Err(LogError::Damaged(damage)) => assert_eq!((damage.file, damage.position), (path, 4096 + 3 * len as u64)),
         other => panic!("{other:?}"),
     }
+}
+
+/// Fails, or flips, the first `times` reads that bring anything of a segment.
+fn bad_reads(disk: &MemStorage, times: u32, flip: bool) {
+    let left = AtomicU32::new(times);
+    disk.set_hook(Some(Box::new(move |call: &Call<'_>| {
+        let segment = call.op == Op::Read && call.path.extension().is_some_and(|e| e == "log");
+        let hit = segment && left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        hit.then(|| if flip { Fault::Flip(40 * 8) } else { Fault::Fail(std::io::Error::other("medium error")) })
+    })));
+}
+
+#[test]
+fn one_read_that_fails_is_no_damage_and_two_are() {
+    let Healthy { disk, batches, .. } = healthy();
+    let (log, _) = open(&disk, config(Verify::Tail));
+    let first = log.read(log.start_offset(), 300, u64::MAX, true).expect("healthy");
+    for flip in [false, true] {
+        bad_reads(&disk, 1, flip);
+        assert_eq!(log.read(log.start_offset(), 300, u64::MAX, true).expect("the second look"), first);
+        bad_reads(&disk, 1, flip);
+        assert_eq!(log.offset_for_time(0).expect("the second look").map(|(at, _)| at), Some(log.start_offset()));
+        bad_reads(&disk, 2, flip);
+        assert!(matches!(log.read(log.start_offset(), 300, u64::MAX, true), Err(LogError::Damaged(_))));
+        bad_reads(&disk, 2, flip);
+        assert!(matches!(log.offset_for_time(0), Err(LogError::Damaged(_))));
+    }
+    disk.set_hook(None);
+    assert_eq!(read_checked(&log).expect("the disk was never harmed"), batches);
 }

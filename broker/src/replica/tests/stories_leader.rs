@@ -1,7 +1,7 @@
 //! Leading: admission, answers, high watermark, the ends of a leadership.
 
 use super::super::effect::{Abdication, Effect, ProduceOutcome, ToFollower};
-use super::super::input::{Acks, FollowerAck, Input, Produce, RequestId, SubscriptionId};
+use super::super::input::{Acks, FollowerAck, Input, IsrOutcome, Produce, RequestId, SubscriptionId};
 use super::super::lease::{Guard, Lease};
 use super::super::view::PartitionView;
 use super::super::{LogFacts, RoleName};
@@ -467,6 +467,32 @@ fn damage_stops_a_leader_that_others_can_replace() {
     let mut alone = Rig::leader();
     alone.assign(PartitionView { isr: [ME].into(), partition_epoch: PartitionEpoch(2), ..view() });
     assert_eq!(alone.step(Input::DamageFound), [], "the last copy serves what can be read");
+    let grown = PartitionView { partition_epoch: PartitionEpoch(3), ..view() };
+    assert!(matches!(alone.assign(grown)[..], [Effect::Fatal(_)]), "now others can lead");
+}
+
+#[test]
+fn damage_waits_for_a_change_that_may_leave_nobody_else() {
+    let mut rig = Rig::leader();
+    rig.assign(PartitionView { isr: [ME, TWO].into(), partition_epoch: PartitionEpoch(2), ..view() });
+    let (attempt, members) = proposed(&rig.wait(LAG)).expect("a silent follower leaves");
+    assert_eq!(members, [ME]);
+    assert_eq!(rig.step(Input::DamageFound), [], "the change may commit: this may be the last copy");
+    let outcome = IsrOutcome::Refused(ErrorCode::InvalidUpdateVersion);
+    assert!(matches!(rig.step(Input::IsrResult { attempt, outcome })[..], [Effect::Fatal(_)]));
+}
+
+#[test]
+fn a_follower_that_cannot_be_fed_is_told_and_may_ask_again() {
+    let mut alone = Rig::leader();
+    alone.assign(PartitionView { isr: [ME].into(), partition_epoch: PartitionEpoch(2), ..view() });
+    alone.produce(Acks::All, 10);
+    alone.subscribe(TWO, 1, 0, None);
+    let effects = alone.step(Input::PumpUnreadable { follower: TWO, subscription: SubscriptionId(1) });
+    assert!(matches!(told(&effects), Some(ToFollower::Refused(ErrorCode::LogDamaged))), "{effects:?}");
+    assert!(effects.iter().any(|e| matches!(e, Effect::StopPump { .. })), "{effects:?}");
+    let effects = alone.subscribe(TWO, 2, 0, None);
+    assert!(effects.iter().any(|e| matches!(e, Effect::StartPump { .. })), "{effects:?}");
 }
 
 #[test]
