@@ -1,8 +1,8 @@
 //! Bugs of the shells, hunted with the real services on simulated machines: one run per seed.
 
 use super::{Ground, Seen};
-use crate::ring2::{Law, Plan, run};
-use protocol::planted::{Bug, planted};
+use crate::ring2::{Law, run_apart};
+use protocol::planted::Bug;
 
 /// The real services on simulated machines.
 pub(super) const GROUND: Ground = Ground { ring: "ring 2", bugs: BUGS, look, parallel: true, runs_max: 500 };
@@ -10,10 +10,13 @@ pub(super) const GROUND: Ground = Ground { ring: "ring 2", bugs: BUGS, look, par
 const BUGS: &[Bug] = &[Bug::ReplyBeforeVerdict, Bug::NoReadBarrier, Bug::RestartedVoterVotes];
 
 fn look(bug: Bug, seed: u64) -> Seen {
-    let report = planted(bug, || run(Plan::of(seed), false));
+    let report = match run_apart(seed, Some(bug)) {
+        Ok(report) => report,
+        Err(why) => return Seen::Unnamed(why),
+    };
     let Some(broken) = report.broken.first() else { return Seen::Nothing };
     // A seed that fails without the bug as well has not seen the bug.
-    if !run(Plan::of(seed), false).broken.is_empty() {
+    if run_apart(seed, None).is_ok_and(|without| !without.broken.is_empty()) {
         return Seen::Nothing;
     }
     match broken.law {

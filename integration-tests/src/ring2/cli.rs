@@ -4,7 +4,7 @@
 //! what a run consists of.
 
 use super::report::distribution;
-use super::{Plan, Report, run};
+use super::{Plan, Report, run, run_apart};
 use crate::sim::runner::commit;
 use protocol::planted::{Bug, planted};
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ use std::time::Instant;
 const USAGE: &str = "usage:
   seawall-sim ring2 --seed N [--planted BUG] [--log FILTER]   one seed, with everything that happens; FILTER: what the nodes
                                                               log, as in broker=info,controller=debug
+  seawall-sim ring2 --seed N [--planted BUG] --print json     one seed, and only its report
   seawall-sim ring2 --seeds A..B [--jobs J] [--planted BUG]   many
   seawall-sim ring2 --twice A..B                              the same seed must be the same run";
 
@@ -28,6 +29,7 @@ struct Options {
     jobs: usize,
     bug: Option<Bug>,
     log: Option<String>,
+    json: bool,
 }
 
 fn parse(words: &[String]) -> Result<Options, String> {
@@ -40,6 +42,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
         match word.as_str() {
             "--seed" => options.seed = Some(number()?),
             "--log" => options.log = Some(value.clone()),
+            "--print" if value == "json" => options.json = true,
             "--jobs" => options.jobs = usize::try_from(number()?).unwrap_or(1).max(1),
             "--seeds" | "--twice" => {
                 let ends = value.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
@@ -68,12 +71,17 @@ pub fn main(words: &[String]) -> ExitCode {
                 let log = tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false);
                 log.try_init().map_err(|error| error.to_string())?;
             }
+            if options.json {
+                let report = once(seed, options.bug, false);
+                println!("{}", serde_json::to_string(&report).map_err(|error| error.to_string())?);
+                return Ok(report.is_clean());
+            }
             println!("{:?}, commit {}", Plan::of(seed), commit());
             let report = once(seed, options.bug, true);
             println!("{report}");
             Ok(report.is_clean())
         }
-        (None, Some(seeds)) => Ok(many(seeds, &options)),
+        (None, Some(seeds)) => many(seeds, &options),
         _ => Err("which seeds?".into()),
     });
     match outcome {
@@ -89,10 +97,10 @@ pub fn main(words: &[String]) -> ExitCode {
 /// Runs of seeds, and the wall time of each, ms.
 type Runs = (BTreeMap<u64, Report>, BTreeMap<u64, u64>);
 
-/// Runs seeds side by side, each on one thread; says each that is not clean at once.
-fn each(seeds: Range<u64>, options: &Options) -> Runs {
+/// Runs seeds side by side, each in a process of its own; says each that is not clean at once.
+fn each(seeds: Range<u64>, options: &Options) -> Result<Runs, String> {
     let next = AtomicU64::new(seeds.start);
-    let runs = Mutex::new(Runs::default());
+    let runs: Mutex<Result<Runs, String>> = Mutex::new(Ok(Runs::default()));
     std::thread::scope(|scope| {
         for _ in 0..options.jobs {
             scope.spawn(|| {
@@ -102,14 +110,22 @@ fn each(seeds: Range<u64>, options: &Options) -> Runs {
                         return;
                     }
                     let begun = Instant::now();
-                    let report = once(seed, options.bug, false);
+                    let ran = run_apart(seed, options.bug);
                     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    if !report.is_clean() {
-                        println!("{}", failure(seed, &report, options.bug));
+                    if let Ok(report) = &ran
+                        && !report.is_clean()
+                    {
+                        println!("{}", failure(seed, report, options.bug));
                     }
                     let mut runs = runs.lock().expect("no run panics while it holds the list");
-                    runs.0.insert(seed, report);
-                    runs.1.insert(seed, took);
+                    match (&mut *runs, ran) {
+                        (Ok(runs), Ok(report)) => {
+                            runs.0.insert(seed, report);
+                            runs.1.insert(seed, took);
+                        }
+                        (Ok(_), Err(why)) => *runs = Err(why),
+                        (Err(_), _) => return,
+                    }
                 }
             });
         }
@@ -124,9 +140,9 @@ fn failure(seed: u64, report: &Report, bug: Option<Bug>) -> String {
     format!("{word} seed {seed} commit {}: {report}\n  replay: seawall-sim ring2 --seed {seed}{planted}", commit())
 }
 
-fn many(seeds: Range<u64>, options: &Options) -> bool {
+fn many(seeds: Range<u64>, options: &Options) -> Result<bool, String> {
     let begun = Instant::now();
-    let (first, took) = each(seeds.clone(), options);
+    let (first, took) = each(seeds.clone(), options)?;
     let wall = begun.elapsed().as_secs_f64();
     let mut clean = first.values().all(Report::is_clean);
     let seconds: f64 = first.values().map(|report| report.simulated.as_secs_f64()).sum();
@@ -134,13 +150,13 @@ fn many(seeds: Range<u64>, options: &Options) -> bool {
     println!("{} seeds, {bad} not clean, {wall:.1} s, {seconds:.0} simulated s, commit {}", first.len(), commit());
     print!("{}", distribution(&first, &took));
     if options.twice {
-        let (second, _) = each(seeds, options);
+        let (second, _) = each(seeds, options)?;
         let same = |seed: &u64| first.get(seed).map(|one| one.hash) == second.get(seed).map(|one| one.hash);
         let differing: Vec<u64> = first.keys().copied().filter(|seed| !same(seed)).collect();
         println!("{} seeds twice, {} differ: {differing:?}", first.len(), differing.len());
         clean &= differing.is_empty();
     }
-    clean
+    Ok(clean)
 }
 
 #[cfg(test)]

@@ -123,11 +123,11 @@ impl Links {
         std::mem::take(&mut self.state().felt)
     }
 
-    /// Links on which something went lately, the smaller address first.
+    /// Ways on which something went lately.
     pub fn used_lately(&self, now: Duration) -> BTreeSet<Way> {
         let state = self.state();
         let lately = state.used.iter().filter(|(_, at)| **at + LATELY >= now);
-        lately.map(|((a, b), _)| (*a.min(b), *a.max(b))).collect()
+        lately.map(|(way, _)| *way).collect()
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
         let [a, b] = [1, 2].map(|n| IpAddr::from([10, 0, 0, n]));
         let links = Links::default();
         links.goes((b, a), Duration::from_secs(1));
-        assert_eq!(links.used_lately(Duration::from_secs(1) + LATELY), BTreeSet::from([(a, b)]));
+        assert_eq!(links.used_lately(Duration::from_secs(1) + LATELY), BTreeSet::from([(b, a)]));
         assert!(links.used_lately(Duration::from_secs(1) + LATELY * 2).is_empty());
         for ms in [100, 200, 1_100, 1_200, 1_300, 2_000] {
             links.dials(a, Duration::from_millis(ms));

@@ -14,10 +14,12 @@ pub mod machine;
 pub mod nemesis;
 pub mod nodes;
 mod panics;
+mod process;
 pub mod record;
 mod report;
 
 pub use cli::main;
+pub use process::run_apart;
 pub use record::{Broken, Law};
 pub use report::Report;
 
@@ -281,7 +283,7 @@ impl Run {
             hash: record.hash(),
             broken: record.broken.clone(),
             worthless,
-            counts: record.counts.clone(),
+            counts: record.counts.iter().map(|(what, count)| ((*what).to_owned(), *count)).collect(),
             faults: record.faults(),
             most_dials: self.links.most_dials().0,
             simulated: at,

@@ -10,6 +10,7 @@ use crate::checker::anomaly::Class;
 use crate::checker::event::{Answer, Body, Fault, KeyId, Op, Phase, Process, Rules, Step};
 use crate::checker::recorder::Recorder;
 use crate::checker::{Header, judge, report};
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A promise that was not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Law {
     /// What clients were told contradicts itself or what was read at the end: see `checker::anomaly` for its kinds.
     History,
@@ -73,7 +74,7 @@ impl Law {
 }
 
 /// A broken law and what was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// Which.
     pub law: Law,
@@ -267,10 +268,10 @@ impl Record {
     }
 
     /// Faults that took effect, by class.
-    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
+    pub fn faults(&self) -> BTreeMap<String, u64> {
         let mut taken = BTreeMap::new();
         for (class, _) in self.faults.iter().filter(|(_, confirmed)| *confirmed) {
-            *taken.entry(*class).or_default() += 1;
+            *taken.entry((*class).to_owned()).or_default() += 1;
         }
         taken
     }

@@ -3,6 +3,7 @@
 //! Owns: when a run proves nothing, and the distribution. Never: judges what the cluster did.
 
 use super::record::Broken;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
@@ -13,7 +14,7 @@ const MUST_HAPPEN: [&str; 6] =
     ["acknowledged", "read", "metadata writes", "metadata reads", "leader terms", "partition leaders"];
 
 /// What a run was like.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Hash of the trace.
     pub hash: u64,
@@ -22,9 +23,9 @@ pub struct Report {
     /// Why the run proves nothing, if so: a planned fault that nobody felt, say.
     pub worthless: Vec<String>,
     /// How often things happened.
-    pub counts: BTreeMap<&'static str, u64>,
+    pub counts: BTreeMap<String, u64>,
     /// Faults that took effect.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     /// Most dials of one host within a second.
     pub most_dials: u64,
     /// Simulated time.
@@ -96,7 +97,7 @@ pub(super) fn distribution(reports: &BTreeMap<u64, Report>, took: &BTreeMap<u64,
     }
     line("faults that took effect", of(&Report::faults_taken));
     line("dials of a host in a s", of(&|r| r.most_dials));
-    let mut classes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut classes: BTreeMap<&String, (u64, u64)> = BTreeMap::new();
     for (class, count) in reports.values().flat_map(|report| &report.faults) {
         let sum = classes.entry(class).or_default();
         *sum = (sum.0 + count, sum.1 + 1);
@@ -117,8 +118,8 @@ mod tests {
         report.insist_on_events();
         assert!(!report.is_clean() && report.worthless.contains(&"no fault".to_owned()), "{report}");
         let mut report = Report {
-            counts: MUST_HAPPEN.iter().map(|what| (*what, 1)).collect(),
-            faults: BTreeMap::from([("kill", 1)]),
+            counts: MUST_HAPPEN.iter().map(|what| ((*what).to_owned(), 1)).collect(),
+            faults: BTreeMap::from([("kill".to_owned(), 1)]),
             ..Report::default()
         };
         report.insist_on_events();

@@ -150,8 +150,9 @@ impl Quorum {
         self.end_zombie();
         self.depose_in_flight = false;
         self.next_active_at = now + rng.between(50, 900);
+        let mut fresh_until = now;
         if rng.chance(50) {
-            let fresh_until = rng.between(now, self.next_active_at);
+            fresh_until = rng.between(now, self.next_active_at);
             self.zombie = Some((active, fresh_until, fresh_until + rng.between(1, 3_000)));
         } else {
             self.members[active].sessions.step_down();
@@ -160,7 +161,9 @@ impl Quorum {
         let mut answers: Answered = self.queue.drain(..).map(|(_, origin)| (origin, Err(refused()))).collect();
         if let Some(in_flight) = self.in_flight.take() {
             if rng.chance(60) {
-                self.unheard = Some((now + rng.between(1, 1_500), in_flight.batch));
+                // Only a successor can tell anybody that it is committed, and none is elected while this one is fresh.
+                let due = now + rng.between(1, 1_500);
+                self.unheard = Some((due.max(fresh_until), in_flight.batch));
             } else {
                 laws.tally.sometimes(Sometimes::ControllerLostBatch);
             }

@@ -15,15 +15,14 @@ impl Nemesis {
         *self.addresses.entry(host.to_owned()).or_insert_with(|| sim.lookup(host))
     }
 
-    /// Two hosts that spoke with each other lately; in a random order.
+    /// Two hosts of which the first sent the second something lately.
     fn pair(&mut self, at: Duration, sim: &Sim<'_>) -> Option<(String, String)> {
         let lately: Vec<Way> = self.links.used_lately(at).into_iter().collect();
         if lately.is_empty() {
             return None;
         }
         let (a, b) = *self.random.one_of(&lately);
-        let (a, b) = (sim.reverse_lookup(a)?, sim.reverse_lookup(b)?);
-        Some(if self.random.chance(50) { (a, b) } else { (b, a) })
+        Some((sim.reverse_lookup(a)?, sim.reverse_lookup(b)?))
     }
 
     /// A fault lies on these ways from now on, and ends after a while.
