@@ -1,9 +1,9 @@
 //! Changes of the voters that are cut short: what the caller is told, and what becomes of them.
 
-use super::super::{ChangeError, VoterChange, VoterChanged};
+use super::super::{ChangeError, Quorum, VoterChange, VoterChanged, VoterId};
 use super::links::{SOON, World, spec};
 use openraft::ChangeMembers;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const ALL: [u32; 3] = [1, 2, 3];
@@ -12,8 +12,13 @@ fn others(id: u32) -> Vec<u32> {
     ALL.into_iter().filter(|other| *other != id).collect()
 }
 
-#[tokio::test]
-async fn a_change_that_committed_half_is_never_told_as_refused() {
+/// Worlds in which the circumstances are looked for: on a busy machine a leader may lose its place before.
+const WORLDS_MAX: u32 = 20;
+
+/// A switch of voters under answers that come after the lease: the joint membership commits, the entry that ends it is
+/// refused. What the caller is told must agree with what comes of it, whatever happened before on this machine.
+/// None: the leader did not come to the switch. True: it was cut short, and completed after all.
+async fn switch_under_late_answers() -> Option<bool> {
     let mut world = World::start(3).await;
     world.set(&ALL, 1000).await;
     world.boot(4).await;
@@ -23,25 +28,43 @@ async fn a_change_that_committed_half_is_never_told_as_refused() {
         world.node(other).raft.runtime_config().elect(false);
     }
     // Known and caught up before: only the switch to the new voters is cut short.
-    let mut basis = quorum.basis().expect("leads");
+    let mut basis = quorum.basis().ok()?;
     let learner = ChangeMembers::SetNodes(BTreeMap::from([(spec(4).voter, spec(4).node)]));
-    quorum.change(learner, true, &mut basis, tokio::time::Instant::now() + SOON).await.expect("a learner");
+    quorum.change(learner, true, &mut basis, tokio::time::Instant::now() + SOON).await.ok()?;
     world.until("does not catch up", 4, |learner| learner.status().applied == quorum.status().applied).await;
+    let before = members(&quorum);
     let old = spec(others(leader)[0]).voter;
-    let target = quorum.status().voters.iter().map(|v| v.voter).filter(|v| *v != old).chain([spec(4).voter]).collect();
-    // The joint membership commits by answers that come after the lease: the entry that ends it is refused.
+    let target: BTreeSet<_> = before.iter().copied().filter(|v| *v != old).chain([spec(4).voter]).collect();
     world.answer_late(leader);
-    let told = quorum.switch(target, &mut basis, tokio::time::Instant::now() + SOON).await;
-    assert!(matches!(told, Err(ChangeError::Unknown(_))), "half of it is committed, and it was told: {told:?}");
+    let told = quorum.switch(target.clone(), &mut basis, tokio::time::Instant::now() + SOON).await;
     world.heal();
-    world
-        .until("not completed", leader, |quorum| {
-            let status = quorum.status();
-            !status.joint && status.voters.iter().any(|v| v.voter == spec(4).voter)
-        })
-        .await;
-    let voters: Vec<_> = quorum.status().voters.iter().map(|v| v.voter).collect();
-    assert!(voters.len() == 3 && !voters.contains(&old), "{voters:?}");
+    for id in [1, 2, 3, 4] {
+        world.node(id).raft.runtime_config().elect(true);
+    }
+    world.set(&[1, 2, 3, 4], 2000).await;
+    world.until("stays joint", leader, |quorum| !quorum.status().joint).await;
+    let taken = members(&quorum) == target;
+    assert!(taken || members(&quorum) == before, "neither the old voters nor the wanted ones: {:?}", members(&quorum));
+    match told {
+        Ok(()) => assert!(taken, "told as done, and undone"),
+        Err(ChangeError::Unknown(_)) => {}
+        Err(ref refused) => assert!(!taken, "told as refused, and done: {refused:?}"),
+    }
+    Some(matches!(told, Err(ChangeError::Unknown(_))) && taken)
+}
+
+fn members(quorum: &Quorum) -> BTreeSet<VoterId> {
+    quorum.status().voters.iter().map(|v| v.voter).collect()
+}
+
+#[tokio::test]
+async fn a_change_that_committed_half_is_never_told_as_refused() {
+    for _ in 0..WORLDS_MAX {
+        if switch_under_late_answers().await == Some(true) {
+            return;
+        }
+    }
+    panic!("no change was cut short in {WORLDS_MAX} worlds");
 }
 
 #[tokio::test]
