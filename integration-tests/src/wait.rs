@@ -16,12 +16,20 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 ///
 /// # Panics
 /// After [`PATIENCE`], with `what` and the last answer.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    within_patience(what, look).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// The same for a caller that has something to do when it does not come.
+///
+/// # Errors
+/// After [`PATIENCE`], with `what` and the last answer.
+pub fn within_patience<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match look() {
-            Ok(value) => return value,
-            Err(why) if Instant::now() > deadline => panic!("gave up waiting until {what}: {why}"),
+            Ok(value) => return Ok(value),
+            Err(why) if Instant::now() > deadline => return Err(format!("gave up waiting until {what}: {why}")),
             Err(_) => std::thread::sleep(POLL),
         }
     }
@@ -31,15 +39,26 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
 ///
 /// # Panics
 /// After [`PATIENCE`], with `what` and the last answer.
-pub async fn eventually_async<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+pub async fn eventually_async<T, F>(what: &str, look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    within_patience_async(what, look).await.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// [`within_patience`] for a future made anew for each look.
+///
+/// # Errors
+/// After [`PATIENCE`], with `what` and the last answer.
+pub async fn within_patience_async<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T, String>
 where
     F: Future<Output = Result<T, String>>,
 {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match look().await {
-            Ok(value) => return value,
-            Err(why) if Instant::now() > deadline => panic!("gave up waiting until {what}: {why}"),
+            Ok(value) => return Ok(value),
+            Err(why) if Instant::now() > deadline => return Err(format!("gave up waiting until {what}: {why}")),
             Err(_) => tokio::time::sleep(POLL).await,
         }
     }

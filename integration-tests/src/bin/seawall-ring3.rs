@@ -1,13 +1,14 @@
 //! Ring 3: `seawall-ring3 run [--seed N] [--minutes M] [--program FILE] [--planted BUG]`,
 //! `seawall-ring3 pair-cut [--times N]`.
 //!
-//! Exit code 0: everything held. 1: something did not. 4: this machine does not permit namespaces; never green.
+//! Exit code 0: everything held. 1: something did not. 4: this machine does not permit namespaces; never green. 130: stopped
+//! by a signal.
 //! Owns the arguments; `inner` and `wan` are the same program, started again inside the network.
 
 use integration_tests::ring3::run::{self, Wish};
-use integration_tests::ring3::{Failure, pair_cut, wan};
+use integration_tests::ring3::{Failure, outer, pair_cut, wan};
 use protocol::planted::Bug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: seawall-ring3 run [--seed N] [--minutes M] [--program FILE] [--planted BUG] \
@@ -49,13 +50,15 @@ fn go(words: &[String]) -> Result<u8, Failure> {
     let text: Vec<&str> = words.iter().map(String::as_str).collect();
     match text[..] {
         ["wan", seed] => wan::serve(seed.parse().unwrap_or(0)).map(|()| 0),
-        ["inner", net, "run", ..] => run::inner(net.parse().map_err(|_| USAGE)?, &wish).map(|()| 0),
-        ["inner", net, "pair-cut", ..] => {
+        ["inner", net, folder, "run", ..] => {
+            run::inner(net.parse().map_err(|_| USAGE)?, Path::new(folder), &wish).map(|()| 0)
+        }
+        ["inner", net, folder, "pair-cut", ..] => {
             let times = option("--times").unwrap_or_else(|| "1".to_owned()).parse().map_err(|_| USAGE)?;
-            pair_cut::inner(net.parse().map_err(|_| USAGE)?, &program, times).map(|()| 0)
+            pair_cut::inner(net.parse().map_err(|_| USAGE)?, Path::new(folder), &program, times).map(|()| 0)
         }
         ["run" | "pair-cut", ..] => match run::permitted() {
-            Ok(()) => run::outer(words),
+            Ok(()) => Ok(outer::run(words, seed)),
             Err(why) => {
                 eprintln!("this machine does not permit network namespaces, so nothing was shown: {why}");
                 Ok(NOT_PERMITTED)

@@ -6,6 +6,9 @@
 //! would tell the program at once.
 
 use super::Failure;
+use crate::wait::eventually;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Data centres.
@@ -188,9 +191,7 @@ impl Net {
 
     fn destroy(&self) {
         let prefix = format!("r3-{}-", self.id);
-        for name in names().into_iter().filter(|name| name.starts_with(&prefix)) {
-            remove(&name);
-        }
+        remove(&names().into_iter().filter(|name| name.starts_with(&prefix)).collect::<Vec<_>>());
     }
 }
 
@@ -209,24 +210,43 @@ fn names() -> Vec<String> {
     first.filter(|name| name.starts_with("r3-")).map(str::to_owned).collect()
 }
 
-/// Ends what runs in a namespace of ours, and removes it with its links.
-fn remove(name: &str) {
-    for pid in sh("ip", &["netns", "pids", name]).unwrap_or_default().split_whitespace() {
-        // One that has ended meanwhile is what is wanted.
-        let _ = sh("kill", &["-9", pid]);
+/// Removes namespaces with their links, and ends what runs in them.
+///
+/// The names go first, so that nobody can enter any more; from then on a namespace is known by its number only.
+fn remove(names: &[String]) {
+    let mut numbers = vec![];
+    for name in names {
+        numbers.extend(std::fs::metadata(Path::new("/run/netns").join(name)).map(|file| file.ino()));
+        if let Err(why) = sh("ip", &["netns", "delete", name]) {
+            eprintln!("{why}");
+        }
     }
-    if let Err(why) = sh("ip", &["netns", "delete", name]) {
-        eprintln!("{why}");
-    }
+    eventually("nothing runs in the namespaces any more", || {
+        let inside = inhabitants(&numbers);
+        for pid in &inside {
+            // One that has ended meanwhile is what is wanted.
+            let _ = sh("kill", &["-9", pid]);
+        }
+        if inside.is_empty() { Ok(()) } else { Err(format!("{inside:?} live")) }
+    });
+}
+
+/// The processes in these namespaces. One that is dead and waits to be reaped is in none.
+fn inhabitants(numbers: &[u64]) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let within = |path: &Path| {
+        let number = std::fs::metadata(path.join("ns/net")).map(|file| file.ino());
+        number.is_ok_and(|number| numbers.contains(&number))
+    };
+    let inside = processes.filter(|process| within(&process.path()));
+    inside.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Removes what runners left behind that live no more.
 pub fn sweep() {
-    for name in names() {
+    let left = |name: &String| {
         let runner = name.split('-').nth(1).and_then(|word| word.parse::<u32>().ok());
-        let alive = runner.is_some_and(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists());
-        if !alive {
-            remove(&name);
-        }
-    }
+        !runner.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    };
+    remove(&names().into_iter().filter(left).collect::<Vec<_>>());
 }

@@ -5,7 +5,7 @@
 
 use super::Failure;
 use super::net::{CLIENTS, DCS, Net, address, sh};
-use crate::wait::eventually;
+use crate::wait::{eventually, within_patience};
 use deploy::dev::http;
 use deploy::dev::layout::{NodeName, Role};
 use deploy::dev::process::{self, Life, ProcessId, Signal};
@@ -160,17 +160,18 @@ impl Nodes {
 
     /// Waits until every node says that it is ready.
     ///
-    /// # Panics
-    /// When they are not in time.
-    pub fn wait_ready(&self) {
+    /// # Errors
+    /// The first that is not in time, with its last words.
+    pub fn wait_ready(&self) -> Result<(), Failure> {
         for node in all() {
             let at = format!("{}:{METRICS_PORT}", address_of(node));
-            eventually(&format!("{node} is ready"), || match http::get(&at, "/readyz") {
+            within_patience(&format!("{node} is ready"), || match http::get(&at, "/readyz") {
                 Ok(answer) if answer.status == 200 => Ok(()),
                 Ok(answer) => Err(format!("{}; its log: {}", answer.body.trim(), self.last_words(node))),
                 Err(error) => Err(format!("{error}; its log: {}", self.last_words(node))),
-            });
+            })?;
         }
+        Ok(())
     }
 
     fn last_words(&self, node: NodeName) -> String {
@@ -240,6 +241,15 @@ impl Nodes {
             if alive == 0 { Ok(()) } else { Err(format!("{alive} live")) }
         });
         Ok(())
+    }
+
+    /// Kills every node that still lives.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill_what_lives(&self) -> Result<(), Failure> {
+        let living: Vec<_> = all().into_iter().filter(|node| self.life(*node) != Life::Gone).collect();
+        self.kill(&living)
     }
 
     /// Runs the program's command line as a client; what it printed.

@@ -61,11 +61,10 @@ fn gaps(shared: &Mutex<Gaps>) -> std::sync::MutexGuard<'_, Gaps> {
 ///
 /// # Errors
 /// When the harness fails, a gap is longer than it may be, or a cut did not do what it must.
-pub fn inner(net: u32, program: &Path, times: u32) -> Result<(), Failure> {
-    let folder = tempfile::Builder::new().prefix("seawall-ring3-").tempdir().map_err(|error| error.to_string())?;
+pub fn inner(net: u32, folder: &Path, program: &Path, times: u32) -> Result<(), Failure> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let _router = WanHandle::start(&Net::of(net), &own.to_string_lossy(), 1)?;
-    let nodes = cluster(net, program, folder.path(), &[])?;
+    let nodes = cluster(net, program, folder, &[])?;
     nodes.cli(&["topic", "create", "pair", "--partitions", "1", "--replicas", "3"])?;
     let runtime = runtime()?;
     let stop = Arc::new(AtomicBool::new(false));
