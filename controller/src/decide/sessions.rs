@@ -69,6 +69,8 @@ pub struct Sessions {
     fencing: BTreeSet<(BrokerId, BrokerEpoch)>,
     /// Image number at the takeover: at or above every registration and fencing decided before it.
     taken_at: BatchNo,
+    /// Registrations in the batch that is being written, and the notes that they took the place of.
+    registering: BTreeMap<BrokerId, (BrokerEpoch, Option<Contact>)>,
     /// Batch of the last registration or fencing of a broker, if decided here.
     called_at: BTreeMap<BrokerId, BatchNo>,
     pub(super) proofs: Proofs,
@@ -88,6 +90,7 @@ impl Sessions {
             contacts: BTreeMap::new(),
             fencing: BTreeSet::new(),
             taken_at: BatchNo(0),
+            registering: BTreeMap::new(),
             called_at: BTreeMap::new(),
             proofs: Proofs::default(),
             ends: LogEnds::default(),
@@ -125,6 +128,7 @@ impl Sessions {
 
     fn forget_commands(&mut self) {
         self.fencing.clear();
+        self.forget_registrations();
         self.proofs = Proofs::default();
         self.ends = LogEnds::default();
         self.memo = WorkMemo::default();
@@ -134,11 +138,25 @@ impl Sessions {
         }
     }
 
+    /// A registration that was decided and may never commit: its epoch would make every heartbeat of the registration that
+    /// the log does hold an old one, for ever. If it commits after all, the first heartbeat under it brings its notes back.
+    fn forget_registrations(&mut self) {
+        for (broker, (epoch, former)) in std::mem::take(&mut self.registering) {
+            if self.contacts.get(&broker).is_some_and(|c| c.epoch == epoch) {
+                self.contacts.remove(&broker);
+                self.contacts.extend(former.map(|contact| (broker, contact)));
+            }
+        }
+    }
+
     /// The fate of the batch that [`super::batch::run_batch`] returned last is known: `applied` or certainly not.
     /// While it is unknown nobody calls this, and the brokers it fences stay unanswered.
     pub fn settled(&mut self, applied: bool) {
         self.fencing.clear();
-        if !applied {
+        if applied {
+            self.registering.clear();
+        } else {
+            self.forget_registrations();
             self.memo = WorkMemo::default();
         }
     }
@@ -260,7 +278,8 @@ impl Sessions {
         self.called_at.insert(broker, at);
         let first =
             Heartbeat { broker, epoch, stream: 0, applied: BatchNo(0), wants_unfence: false, wants_shutdown: false };
-        self.contacts.insert(broker, Contact::begin(&first, now, None));
+        let replaced = self.contacts.insert(broker, Contact::begin(&first, now, None));
+        self.registering.entry(broker).or_insert((epoch, replaced)).0 = epoch;
         self.proofs.forget(broker);
         self.ends.forget(broker);
     }

@@ -127,7 +127,13 @@ impl World {
             .map(|(at, p)| format!("{at}: leader {:?} isr {:?} elr {:?} of {:?}", p.leader, p.isr, p.elr, p.replicas))
             .collect();
         let brokers = self.quorum.image.brokers.iter();
-        let brokers: Vec<_> = brokers.map(|b| format!("{} {:?} proved {}", b.id, b.state, b.proved)).collect();
+        let brokers: Vec<_> = brokers
+            .map(|b| {
+                let phase = self.nodes.get(&b.id).and_then(|n| n.process.as_ref()).map(Process::phase);
+                let why = if b.is_fenced() { self.quorum.why_fenced(b, self.now) } else { String::new() };
+                format!("{} {:?} proved {}, its process {phase:?} {why}", b.id, b.state, b.proved)
+            })
+            .collect();
         let processes = self.nodes.values().filter_map(|n| n.process.as_ref());
         let replicas: Vec<_> = processes.flat_map(|p| p.describe(self.now)).collect();
         let (states, replicas) = (states.join("\n  "), replicas.join("\n  "));

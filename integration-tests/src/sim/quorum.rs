@@ -14,11 +14,13 @@ use super::wire::Origin;
 use crate::chaos::random::Random;
 use bytes::Bytes;
 use controller::decide::batch::{Plan, run_batch};
+use controller::decide::brokers::why_fenced;
 use controller::decide::command::{Command, Heartbeat, HeartbeatAnswer, Now, Reply};
 use controller::decide::sessions::{HeartbeatDecision, Sessions};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::ids::{BatchNo, BrokerId, ControllerId, Millis};
 use protocol::metadata::batch::MetadataBatch;
+use protocol::metadata::brokers::Broker;
 use protocol::metadata::image::{ApplyError, MetadataImage};
 use protocol::metadata::record::Fact;
 use protocol::timers::Timers;
@@ -355,6 +357,15 @@ impl Quorum {
         let batch = MetadataBatch { base: self.image.batch_no, facts };
         self.in_flight = Some(InFlight { batch, answers: decided, due: now + rng.between(1, slow) });
         Ok(())
+    }
+
+    /// What the active controller says of a broker that it keeps fenced.
+    pub(super) fn why_fenced(&self, broker: &Broker, now: Millis) -> String {
+        let Some(active) = self.active else { return "nobody is active".to_owned() };
+        let member = &self.members[active];
+        let why = why_fenced(&self.image, &member.sessions, broker, member.clock.shows(now));
+        let noted = member.sessions.contact(broker.id, broker.epoch);
+        format!("fenced: {why:?}, last noted {noted:?} at {}", member.clock.shows(now))
     }
 
     /// Batch number of everything committed.

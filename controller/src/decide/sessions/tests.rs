@@ -1,7 +1,8 @@
 //! Stories about contacts, leases and fencing.
 
 use super::*;
-use crate::decide::command::{Command, Reply};
+use crate::decide::batch::run_batch;
+use crate::decide::command::{Command, Heartbeat, Register, Reply};
 use crate::decide::tests::world::{World, b, timers};
 use protocol::metadata::record::Fact;
 
@@ -243,4 +244,49 @@ fn notes_of_strangers_are_bounded() {
         world.sessions.note_heartbeat(&world.image, &stranger, world.mono);
     }
     assert!(world.sessions.contacts.len() <= BROKERS_MAX);
+}
+
+/// Decides a registration of a second process of broker 2 and leaves the batch's fate open.
+fn register_unheard(world: &mut World) -> BrokerEpoch {
+    let command = Register { previous_epoch: Some(world.epoch(2)), ..world.registration(2, 2) };
+    let now = world.now();
+    let plan = run_batch(&world.image, &mut world.sessions, now, &[Command::Register(command)]);
+    match &plan.replies[0] {
+        Ok(Reply::Registered(registered)) => registered.epoch,
+        other => panic!("not registered: {other:?}"),
+    }
+}
+
+#[test]
+fn a_registration_that_never_committed_does_not_outlive_its_batch() {
+    type End = fn(&mut World);
+    let ends: [(&str, End); 3] = [
+        ("dropped", |world| world.sessions.settled(false)),
+        ("deposed", |world| world.sessions.step_down()),
+        ("active again", |world| world.sessions.takeover(world.image.batch_no, world.mono)),
+    ];
+    for (how, end) in ends {
+        let mut world = World::of(2);
+        world.kill(&[2]);
+        let lost = register_unheard(&mut world);
+        assert!(lost > world.epoch(2));
+        end(&mut world);
+        world.sessions.takeover(world.image.batch_no, world.mono);
+        world.pass(500, &[1, 2]);
+        assert!(world.sessions.contact(b(2), world.epoch(2)).is_some(), "{how}: its heartbeats count");
+        world.unfence(2);
+        assert!(world.broker(2).is_active(), "{how}: {:?}", world.why(2));
+    }
+}
+
+#[test]
+fn a_registration_that_committed_unheard_is_found_by_its_first_heartbeat() {
+    let mut world = World::of(2);
+    world.kill(&[2]);
+    let epoch = register_unheard(&mut world);
+    world.sessions.step_down();
+    let mut beat = Heartbeat { epoch, ..world.heartbeat(2) };
+    beat.applied = world.image.batch_no;
+    assert!(world.sessions.note_heartbeat(&world.image, &beat, world.mono));
+    assert!(world.sessions.contact(b(2), epoch).is_some());
 }

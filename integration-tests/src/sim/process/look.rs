@@ -45,6 +45,11 @@ impl Process {
         matches!(self.lifecycle.phase(), Phase::ShuttingDown | Phase::Stopped)
     }
 
+    /// Where it is in its life.
+    pub(in crate::sim) fn phase(&self) -> Phase {
+        self.lifecycle.phase()
+    }
+
     /// Whether its lease still runs, on its own clock.
     pub(in crate::sim) fn lease_runs(&self, now: Millis) -> bool {
         self.now(now).permits(broker::replica::lease::Guard::Lease)
