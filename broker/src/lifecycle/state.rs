@@ -64,6 +64,8 @@ pub struct HeartbeatAnswer {
 pub enum Input {
     /// Every partition directory is recovered or quarantined: registration may begin.
     Recovered,
+    /// The active controller said where it stands, when asked before a registration: our image must get there.
+    ActiveStands(BatchNo),
     /// `Register` was answered.
     Registered {
         /// Our epoch from now on.
@@ -228,6 +230,7 @@ impl Lifecycle {
         }
         match input {
             Input::Recovered => self.recovered = true,
+            Input::ActiveStands(batch_no) => self.must_reach(batch_no, now),
             Input::Registered { epoch } => self.on_registered(epoch, now, effects),
             Input::RegisterFailed(code) => self.on_register_failed(code, now, effects),
             Input::EpochStored => self.stored = true,
@@ -338,9 +341,7 @@ impl Lifecycle {
             }
             effects.push(Effect::ActiveController(answer.controller));
         }
-        if answer.committed > self.image.batch_no {
-            self.behind.get_or_insert((answer.committed, now));
-        }
+        self.must_reach(answer.committed, now);
         if !answer.fenced {
             let before = self.renewals.lease();
             self.renewals.answered(answer.seq, answer.committed, now);
@@ -352,6 +353,12 @@ impl Lifecycle {
         }
         if answer.may_stop && self.stopping.is_some_and(|(_, first)| answer.seq >= first) {
             self.finish(true, effects);
+        }
+    }
+
+    fn must_reach(&mut self, committed: BatchNo, now: Millis) {
+        if committed > self.image.batch_no {
+            self.behind.get_or_insert((committed, now));
         }
     }
 
@@ -387,6 +394,12 @@ impl Lifecycle {
             self.register = Errand::Sent;
             effects.push(Effect::Register);
         }
+        if let Some((_, since)) = self.behind
+            && now >= since + self.timers.session_timeout_ms
+        {
+            self.behind = None;
+            effects.push(Effect::ChangeFeedSource);
+        }
         let Some(epoch) = self.epoch.filter(|_| self.stored) else { return };
         if !self.own(|_, proved| proved) && is_due(self.proof, now) {
             self.proof = Errand::Sent;
@@ -395,12 +408,6 @@ impl Lifecycle {
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.timers.broker_heartbeat_ms;
             effects.push(Effect::Heartbeat(self.heartbeat(epoch, now)));
-        }
-        if let Some((_, since)) = self.behind
-            && now >= since + self.timers.session_timeout_ms
-        {
-            self.behind = None;
-            effects.push(Effect::ChangeFeedSource);
         }
     }
 
@@ -468,7 +475,7 @@ impl Lifecycle {
         let beating = self.epoch.is_some() && self.stored;
         let register = due(self.register).filter(|_| self.recovered);
         let proof = due(self.proof).filter(|_| beating && !self.own(|_, proved| proved));
-        let behind = self.behind.map(|(_, since)| since + self.timers.session_timeout_ms).filter(|_| beating);
+        let behind = self.behind.map(|(_, since)| since + self.timers.session_timeout_ms);
         let patience = self.stopping.map(|(since, _)| since.saturating_add(STOP_PATIENCE_MS));
         [register, proof, behind, patience, beating.then_some(self.heartbeat_at)].into_iter().flatten().min()
     }

@@ -41,6 +41,8 @@ use crate::shard::message::Control;
 #[derive(Debug)]
 pub(super) enum Event {
     Answer(HeartbeatAnswer),
+    /// Where the active controller stands, asked before a registration.
+    ActiveStands(BatchNo),
     /// With the previous epoch that was claimed.
     Registered(Result<(wire::RegisterResponse, BrokerEpoch), ApiError>),
     EpochStored(BrokerEpoch),
@@ -178,6 +180,7 @@ impl LifecycleTask {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Answer(answer) => self.step(Input::Answer(answer)),
+            Event::ActiveStands(batch_no) => self.step(Input::ActiveStands(batch_no)),
             Event::Registered(Ok((response, claimed))) => {
                 let (epoch, admissible) = (response.broker_epoch, response.proof_admissible);
                 tracing::info!(epoch, previous = claimed.0, admissible, "registered");
@@ -268,7 +271,7 @@ impl LifecycleTask {
     fn register(&self) {
         let (parts, events) = (self.parts.clone(), self.events.clone());
         tokio::spawn(async move {
-            let outcome = register(&parts).await;
+            let outcome = register(&parts, &events).await;
             events.send(Event::Registered(outcome)).await.ok();
         });
     }
@@ -328,12 +331,14 @@ fn command() -> CallOptions {
 
 /// Waits until the image here is as new as the active controller's. A controller that has just started serves an image
 /// from before its last snapshot; by such a one this broker would claim an epoch that is no longer the last unfenced.
-async fn catch_up(parts: &LifecycleParts) -> Result<(), ApiError> {
+/// The lifecycle hears of the goal: a feed that does not get there is changed.
+async fn catch_up(parts: &LifecycleParts, events: &mpsc::Sender<Event>) -> Result<(), ApiError> {
     let call = parts.controllers.call(command(), |channel| {
         let mut client = admin_client(channel);
         async move { client.describe_cluster(DescribeClusterRequest {}).await }
     });
     let goal = BatchNo(call.await?.batch_no);
+    events.send(Event::ActiveStands(goal)).await.ok();
     let mut applied = parts.images.subscribe();
     let patience = Duration::from_millis(limits::REGISTER_DEADLINE_MS);
     match tokio::time::timeout(patience, applied.wait_for(|at| *at >= goal)).await {
@@ -342,8 +347,11 @@ async fn catch_up(parts: &LifecycleParts) -> Result<(), ApiError> {
     }
 }
 
-async fn register(parts: &LifecycleParts) -> Result<(wire::RegisterResponse, BrokerEpoch), ApiError> {
-    catch_up(parts).await?;
+async fn register(
+    parts: &LifecycleParts,
+    events: &mpsc::Sender<Event>,
+) -> Result<(wire::RegisterResponse, BrokerEpoch), ApiError> {
+    catch_up(parts, events).await?;
     let (request, claimed) = request(&parts.registrant, &parts.evidence, &parts.images.load(), cluster(parts));
     let call = parts.controllers.call(command(), |channel| {
         let (mut client, request) = (lifecycle_client(channel), request.clone());

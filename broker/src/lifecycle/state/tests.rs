@@ -334,6 +334,24 @@ fn a_feed_that_stays_behind_is_changed_one_that_follows_is_not() {
 }
 
 #[test]
+fn before_any_registration_too_a_feed_that_stays_behind_is_changed() {
+    let mut story = Story::new();
+    story.step(Input::Recovered);
+    story.step(Input::ActiveStands(BatchNo(168)));
+    let timeout = story.life.timers.session_timeout_ms;
+    assert_eq!(story.life.next_deadline(), Some(story.now + timeout));
+    story.step(Input::Image(ImageFacts { batch_no: BatchNo(12), me: None, grace_ms: GRACE }));
+    story.now += timeout - 1;
+    assert_eq!(story.step(Input::Tick), []);
+    story.now += 1;
+    assert_eq!(story.step(Input::Tick), [Effect::ChangeFeedSource]);
+    story.step(Input::ActiveStands(BatchNo(169)));
+    story.step(Input::Image(ImageFacts { batch_no: BatchNo(169), me: None, grace_ms: GRACE }));
+    story.now += timeout;
+    assert_eq!(story.step(Input::Tick), [], "it has got there");
+}
+
+#[test]
 fn the_next_deadline_never_lets_a_duty_wait() {
     let mut story = Story::active();
     let at = story.life.next_deadline().expect("heartbeats never end");
