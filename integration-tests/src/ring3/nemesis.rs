@@ -11,7 +11,6 @@ use super::wan::{Line, WanHandle, pairs};
 use crate::chaos::tape::Tape;
 use crate::checker::event::Step;
 use crate::wait::hold_fault;
-use deploy::dev::layout::NodeName;
 use deploy::dev::process::{Life, Signal};
 use std::time::Duration;
 
@@ -64,18 +63,16 @@ impl Nemesis<'_> {
         self.nodes.all_live()
     }
 
-    /// A pair of brokers between which nothing flows cannot be seen to be cut: the leader of a partition takes the place
-    /// of the first, if one is known just now.
-    fn where_something_flows(&self, fault: &Fault) -> Fault {
-        let Fault::CutPair("cut-broker-pair", _, other) = fault else { return fault.clone() };
-        match self.nodes.leader_of("checked").map(NodeName::broker) {
-            Some(leader) if leader != *other => Fault::CutPair("cut-broker-pair", leader, *other),
-            _ => fault.clone(),
-        }
+    /// A pair between which nothing flows cannot be seen to be cut, and is none: followers do not talk to one another.
+    /// Whoever leads, the quorum or the first partition, takes the place of the first of the two.
+    fn where_something_flows(&self, fault: &Fault) -> Result<Fault, Failure> {
+        let Fault::CutPair(class, one, other) = fault else { return Ok(fault.clone()) };
+        let leader = self.nodes.leader(one.role)?;
+        Ok(Fault::CutPair(class, if leader == *other { *one } else { leader }, *other))
     }
 
     fn begin(&mut self, fault: &Fault) -> Result<Under, Failure> {
-        let fault = &self.where_something_flows(fault);
+        let fault = &self.where_something_flows(fault)?;
         let (class, target) = (fault.class(), format!("{fault:?}"));
         let id = self.tape.planned(class, &target);
         let before = self.evidence(fault)?;
