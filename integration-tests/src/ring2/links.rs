@@ -27,6 +27,9 @@ pub enum Spoilt {
 /// A link was used lately if it was within this time: four heartbeats, so that it will most likely be used again.
 const LATELY: Duration = Duration::from_millis(400);
 
+/// In each of so many of these spans in a row something must have gone a way that is used steadily.
+const STEADY: (u128, u64) = (250, 6);
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Links(Mutex<State>);
@@ -38,10 +41,32 @@ struct State {
     /// Faults on each way.
     faults: BTreeMap<Way, BTreeMap<u32, Spoilt>>,
     felt: BTreeSet<u32>,
-    used: BTreeMap<Way, Duration>,
+    used: BTreeMap<Way, Used>,
     /// Dials of a host within the second that has begun, and the most of any.
     dials: BTreeMap<IpAddr, (u64, u64)>,
     most: (u64, Option<IpAddr>),
+}
+
+/// When a way was used last, and in how many spans in a row up to then.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    last: Duration,
+    spans: u64,
+}
+
+impl Used {
+    fn span(at: Duration) -> u128 {
+        at.as_millis() / STEADY.0
+    }
+
+    fn again(self, at: Duration) -> Self {
+        let spans = match Self::span(at).saturating_sub(Self::span(self.last)) {
+            0 => self.spans,
+            1 => self.spans + 1,
+            _ => 1,
+        };
+        Self { last: at, spans }
+    }
 }
 
 impl Links {
@@ -94,7 +119,8 @@ impl Links {
             return;
         }
         let state = &mut *self.state();
-        state.used.insert(way, at);
+        let used = state.used.get(&way).map_or(Used { last: at, spans: 1 }, |used| used.again(at));
+        state.used.insert(way, used);
         if let Some(faults) = state.faults.get(&way) {
             state.felt.extend(faults.keys());
         }
@@ -126,8 +152,16 @@ impl Links {
     /// Ways on which something went lately.
     pub fn used_lately(&self, now: Duration) -> BTreeSet<Way> {
         let state = self.state();
-        let lately = state.used.iter().filter(|(_, at)| **at + LATELY >= now);
+        let lately = state.used.iter().filter(|(_, used)| used.last + LATELY >= now);
         lately.map(|(way, _)| *way).collect()
+    }
+
+    /// Ways on which something has gone all the time, and most likely goes on.
+    pub fn used_steadily(&self, now: Duration) -> Vec<Way> {
+        let state = self.state();
+        let steady =
+            |used: &&Used| used.spans >= STEADY.1 && Used::span(now).saturating_sub(Used::span(used.last)) <= 1;
+        state.used.iter().filter(|(_, used)| steady(used)).map(|(way, _)| *way).collect()
     }
 }
 
@@ -161,6 +195,12 @@ mod tests {
         links.goes((b, a), Duration::from_secs(1));
         assert_eq!(links.used_lately(Duration::from_secs(1) + LATELY), BTreeSet::from([(b, a)]));
         assert!(links.used_lately(Duration::from_secs(1) + LATELY * 2).is_empty());
+        let at = |ms| Duration::from_millis(ms);
+        (1..STEADY.1).for_each(|n| links.goes((b, a), at(1_000 + n * 250)));
+        assert_eq!(links.used_steadily(at(2_300)), [(b, a)]);
+        assert!(links.used_steadily(at(2_900)).is_empty(), "it has ended");
+        links.goes((b, a), at(3_000));
+        assert!(links.used_steadily(at(3_000)).is_empty(), "it has only begun again");
         for ms in [100, 200, 1_100, 1_200, 1_300, 2_000] {
             links.dials(a, Duration::from_millis(ms));
         }

@@ -85,8 +85,8 @@ enum Undo {
     Start(Rc<Node>),
     /// It was asked to stop with this fault, and starts once it has.
     StartOnceStopped(Rc<Node>, u32),
-    /// Something else begins: the node is killed and soon back.
-    Restart(Rc<Node>),
+    /// Something else begins: the first node is cut off from the second, killed and soon back.
+    Restart(Rc<Node>, Rc<Node>),
     /// A fault of links ends.
     Join(u32),
 }
@@ -118,6 +118,8 @@ pub struct Nemesis {
     /// Addresses of the hosts, once looked up.
     addresses: BTreeMap<String, IpAddr>,
     down: BTreeSet<String>,
+    /// Nothing new goes wrong any more.
+    mending: bool,
 }
 
 impl Nemesis {
@@ -153,6 +155,7 @@ impl Nemesis {
             hosts,
             addresses: BTreeMap::new(),
             down: BTreeSet::new(),
+            mending: false,
         }
     }
 
@@ -276,7 +279,7 @@ impl Nemesis {
     }
 
     /// One controller is cut off from the active one only and wants to lead; the one that holds it back by the lease it gave
-    /// is restarted at once.
+    /// is restarted at once, and hears no more of the active one: that one's quorum stays fresh for a little while.
     fn forget_a_lease(&mut self, at: Duration, sim: &mut Sim<'_>) {
         let Some(active) = self.cluster.active() else { return };
         let Some(quorum) = active.quorum() else { return };
@@ -285,7 +288,7 @@ impl Nemesis {
         let others: Vec<_> = self.cluster.of(Kind::Controller).filter(other).cloned().collect();
         let [rival, keeper, ..] = &self.random.shuffled(&others)[..] else { return };
         if self.apart(std::slice::from_ref(&active.name), std::slice::from_ref(&rival.name), (3_000, 5_000), at, sim) {
-            self.later(at, (700, 1_500), Undo::Restart(Rc::clone(keeper)));
+            self.later(at, (700, 1_500), Undo::Restart(Rc::clone(keeper), active));
         }
     }
 
@@ -298,12 +301,16 @@ impl Nemesis {
                 }
                 self.start(&node, at, sim);
             }
-            Undo::Restart(node) => {
+            Undo::Restart(node, from) => {
                 if sim.is_host_running(node.name.as_str()) && self.down.insert(node.name.clone()) {
+                    if !self.mending {
+                        let (node, from) = (std::slice::from_ref(&node.name), std::slice::from_ref(&from.name));
+                        self.apart(from, node, (1_500, 2_500), at, sim);
+                    }
                     let fault = self.planned(at, "kill", &node.name);
                     node.disk.kill_process();
                     self.take_down(&node, fault, at, sim);
-                    self.later(at, (10, 150), Undo::Start(node));
+                    self.later(at, (1, 60), Undo::Start(node));
                 }
             }
             Undo::Join(fault) => {
@@ -329,6 +336,7 @@ impl Nemesis {
     /// Mends everything.
     pub fn mend(&mut self, at: Duration, sim: &mut Sim<'_>) {
         self.felt(at);
+        self.mending = true;
         // A restart that was planned begins with an end: it puts a start on the agenda again.
         while let Some((_, undo)) = self.agenda.pop_first() {
             self.undo(undo, at, sim);

@@ -10,23 +10,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 use turmoil::Sim;
 
-/// Clients that do something now and then only: what lies on their links may never be felt.
-const SELDOM: [&str; 2] = ["admin", "voters"];
-
 impl Nemesis {
     fn address(&mut self, host: &str, sim: &Sim<'_>) -> IpAddr {
         *self.addresses.entry(host.to_owned()).or_insert_with(|| sim.lookup(host))
     }
 
-    /// Two hosts of which the first sent the second something lately, and will again: not those that ask now and then.
+    /// Two hosts of which the first sends the second something all the time.
     fn pair(&mut self, at: Duration, sim: &Sim<'_>) -> Option<(String, String)> {
-        let seldom = SELDOM.map(|host| sim.lookup(host));
-        let often = |way: &Way| !seldom.contains(&way.0) && !seldom.contains(&way.1);
-        let lately: Vec<Way> = self.links.used_lately(at).into_iter().filter(often).collect();
-        if lately.is_empty() {
+        let steady = self.links.used_steadily(at);
+        if steady.is_empty() {
             return None;
         }
-        let (a, b) = *self.random.one_of(&lately);
+        let (a, b) = *self.random.one_of(&steady);
         Some((sim.reverse_lookup(a)?, sim.reverse_lookup(b)?))
     }
 
