@@ -17,12 +17,14 @@ impl Nemesis {
 
     /// Two hosts of which the first sends the second something all the time.
     fn pair(&mut self, at: Duration, sim: &Sim<'_>) -> Option<(String, String)> {
-        let steady = self.links.used_steadily(at);
+        let names = |(a, b): Way| Some((sim.reverse_lookup(a)?, sim.reverse_lookup(b)?));
+        let mut steady: Vec<_> = self.links.used_steadily(at).into_iter().filter_map(names).collect();
+        // One that is about to stop will soon have nothing to say.
+        steady.retain(|(a, b)| !self.down.contains(a) && !self.down.contains(b));
         if steady.is_empty() {
             return None;
         }
-        let (a, b) = *self.random.one_of(&steady);
-        Some((sim.reverse_lookup(a)?, sim.reverse_lookup(b)?))
+        Some(self.random.one_of(&steady).clone())
     }
 
     /// A fault lies on these ways from now on, and ends after a while.
