@@ -13,8 +13,15 @@ pub const MAX_FUNCTION_LINES: usize = 70;
 
 /// Functions that may sleep in tests: they poll a condition until a deadline, and sleep between two looks; or they hold
 /// a fault for the time it is planned to last; or they let simulated time pass.
-pub const POLLING_HELPERS: [&str; 5] =
-    ["eventually", "eventually_async", "wait_until", "hold_fault", "simulated_pause"];
+pub const POLLING_HELPERS: [&str; 7] = [
+    "eventually",
+    "eventually_async",
+    "within_patience",
+    "within_patience_async",
+    "wait_until",
+    "hold_fault",
+    "simulated_pause",
+];
 
 /// Production files without a header comment.
 pub fn missing_header(file: &RustFile) -> Vec<String> {
