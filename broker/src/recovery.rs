@@ -103,15 +103,18 @@ fn open_one(data: &DataDir, at: TopicPartition, entry: Entry, on_disk: bool) -> 
     let dir = data.partition_dir(at.topic.0, at.partition);
     let open = || Log::open(data.storage().clone(), &dir, LogConfig::default());
     let expected = entry.dir_created && !entry.set_aside;
-    // A copy is not given up for one read that failed.
-    let first = match open() {
+    // A copy is not given up for one read that failed. The first look may have cut a tail before it failed: what it cut is
+    // not known, so nothing is held to be little.
+    let mut looked_again = false;
+    let opened_log = match open() {
         Err(LogError::Damaged(damage)) => {
             tracing::warn!(partition = %at, %damage, "opening found damage, and looks again");
+            looked_again = true;
             open()
         }
         other => other,
     };
-    match first {
+    match opened_log {
         Ok((log, recovery)) => {
             let lost = (expected && !on_disk) || entry.set_aside;
             if expected && !on_disk {
@@ -119,6 +122,7 @@ fn open_one(data: &DataDir, at: TopicPartition, entry: Entry, on_disk: bool) -> 
             }
             report(at, &recovery);
             let found = found(&log, &recovery, entry, lost);
+            let found = Found { cut_little: found.cut_little && !looked_again, ..found };
             // One set aside stays so in the registry until it is begun anew: a later start must not prove it either.
             let unknown = log.end_offset() > 0 && !entry.dir_created && !entry.set_aside;
             let mut entry = Entry { dir_created: entry.dir_created || unknown, ..entry };

@@ -150,7 +150,7 @@ impl<S: ImageSink> Follower<S> {
     /// Takes what a source sends until one of both can go on no longer.
     async fn take_all(&self, mut stream: impl Stream<Item = Result<FeedItem, Status>> + Unpin) -> FeedFault {
         let mut reader = FeedReader::default();
-        // Nobody can say yet that a source stays behind: that needs a registration, and that needs an image. A controller
+        // Nobody can say yet that a source stays behind: who asks the active controller needs an image first. A controller
         // that is no member has none, ever: all it says is where it stands. One that sends facts is waited for, however
         // long a first snapshot takes.
         let mut empty_handed = pin!(tokio::time::sleep(self.patience));

@@ -331,7 +331,8 @@ impl Replica {
             Role::Leader(leadership) => leadership.isr.may_be_only(me),
             Role::Follower(following) => only_me(&following.view),
             Role::Leaderless(view) | Role::Resigned(view) => only_me(view),
-            Role::Idle => false,
+            // It has no place, so nothing rests on it: a deleted topic's data stay where they are, for a restore.
+            Role::Idle => true,
         }
     }
 

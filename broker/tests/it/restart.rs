@@ -155,7 +155,8 @@ fn a_copy_is_not_given_up_for_one_read_that_failed() {
     })));
     let (data, recovered) = node.start();
     assert_eq!(recovered.partitions[&at()].log.end_offset(), 20);
-    assert!(evidence(recovered.found, true).proves(at(), EPOCH));
+    assert!(!recovered.found[&at()].cut_little, "what the first look cut is not known");
+    assert!(evidence(recovered.found, true).proves(at(), EPOCH), "by `sync` nothing that counted can have been cut");
     assert!(data.strays().expect("lists").is_empty());
 }
 

@@ -53,7 +53,7 @@ pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, c
             Err(Verdict::Full(_)) if used > 0 => break,
             Err(Verdict::Full(bytes)) => replies.push(Err(too_large(bytes))),
         }
-        note_fencings(&draft, sessions, before);
+        note(&draft, sessions, before, now);
         unwritten += usize::from(command.looks_far() && draft.facts().len() == before);
         if unwritten == UNWRITTEN_MAX {
             break;
@@ -61,7 +61,7 @@ pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, c
     }
     let before = draft.facts().len();
     let more = find_work(&mut draft, sessions, now, BATCH_FACT_BYTES_MAX - used);
-    note_fencings(&draft, sessions, before);
+    note(&draft, sessions, before, now);
     let waiting = replies.len() < commands.len();
     correct(draft.state(), &mut replies);
     Plan { facts: draft.into_facts(), replies, more: more || waiting }
@@ -77,12 +77,15 @@ fn too_large(bytes: usize) -> ApiError {
     ApiError::bad(ErrorCode::InvalidRequest, "request", format!("{bytes} bytes of facts"), limit)
 }
 
-/// From here on these brokers' heartbeats go unanswered until the batch's fate is known.
-fn note_fencings(draft: &Draft<MetadataImage>, sessions: &mut Sessions, from: usize) {
+/// Notes of what the batch holds, of its facts only: from here on the heartbeats of brokers that it fences go unanswered
+/// until its fate is known, and what it registers counts as heard of.
+fn note(draft: &Draft<MetadataImage>, sessions: &mut Sessions, from: usize, now: Now) {
     let batch = draft.state().batch_no.next();
     for fact in &draft.facts()[from..] {
-        if let Fact::BrokerFenced(at) = fact {
-            sessions.fence_in_flight(*at, batch);
+        match fact {
+            Fact::BrokerFenced(at) => sessions.fence_in_flight(*at, batch),
+            Fact::BrokerRegistered(new) => sessions.registered(new.broker, new.epoch, batch, now.mono),
+            _ => {}
         }
     }
 }

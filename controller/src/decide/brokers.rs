@@ -80,7 +80,6 @@ pub(super) fn register(
         seen: command.seen,
         proof_admissible,
     }));
-    sessions.registered(command.broker, epoch, position(draft), now);
     Ok(Reply::Registered(Registered { epoch, batch_no: position(draft), proof_admissible }))
 }
 

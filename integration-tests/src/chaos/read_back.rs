@@ -85,8 +85,11 @@ fn whole(led: Led) -> Result<Led, String> {
     Ok(led)
 }
 
+/// A partition's number, and who leads it, if anybody does.
+type Numbered = (u32, Result<Led, String>);
+
 /// The topic's id, and each partition with who leads it, if anybody does.
-fn each_led(routing: &RoutingResponse) -> Result<(Bytes, Vec<(u32, Result<Led, String>)>), String> {
+fn each_led(routing: &RoutingResponse) -> Result<(Bytes, Vec<Numbered>), String> {
     let address = |id: u32| {
         let broker = routing.brokers.iter().find(|broker| broker.id == id && !broker.fenced)?;
         let client = broker.client.as_ref()?;

@@ -16,8 +16,10 @@ fn look(bug: Bug, seed: u64) -> Seen {
     };
     let Some(broken) = report.broken.first() else { return Seen::Nothing };
     // A seed that fails without the bug as well has not seen the bug.
-    if run_apart(seed, None).is_ok_and(|without| !without.broken.is_empty()) {
-        return Seen::Nothing;
+    match run_apart(seed, None) {
+        Ok(without) if without.broken.is_empty() => {}
+        Ok(_) => return Seen::Nothing,
+        Err(why) => return Seen::Unnamed(why),
     }
     match broken.law {
         // An assertion inside of the mutated code would be the code vouching for itself.

@@ -9,9 +9,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// The program that runs a seed: `seawall-sim`, beside the present one or one directory up (a test's).
+/// The program that runs a seed: the very one that runs now, if that is `seawall-sim` (also when another was built in its
+/// place meanwhile), else the one beside it or one directory up (a test's).
 fn program() -> Result<PathBuf, String> {
     let here = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    if here.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seawall-sim")) {
+        return Ok(PathBuf::from("/proc/self/exe"));
+    }
     let beside = here.ancestors().skip(1).take(2).map(|dir| dir.join("seawall-sim"));
     beside.into_iter().find(|path| path.is_file()).ok_or_else(|| format!("no seawall-sim beside {}", here.display()))
 }
@@ -33,7 +37,8 @@ pub fn run_apart(seed: u64, bug: Option<Bug>) -> Result<Report, String> {
     let ran = Command::new(&program).args(words(seed, bug)).output();
     let ran = ran.map_err(|error| format!("{} does not run: {error}", program.display()))?;
     let told = String::from_utf8_lossy(&ran.stdout);
-    if let Some(report) = told.lines().last().and_then(|line| serde_json::from_str(line).ok()) {
+    let ended = matches!(ran.status.code(), Some(0 | 1));
+    if let Some(report) = told.lines().last().and_then(|line| serde_json::from_str(line).ok()).filter(|_| ended) {
         return Ok(report);
     }
     let said = String::from_utf8_lossy(&ran.stderr);

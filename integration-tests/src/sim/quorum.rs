@@ -163,7 +163,8 @@ impl Quorum {
         let mut answers: Answered = self.queue.drain(..).map(|(_, origin)| (origin, Err(refused()))).collect();
         if let Some(in_flight) = self.in_flight.take() {
             if rng.chance(60) {
-                // Only a successor can tell anybody that it is committed, and none is elected while this one is fresh.
+                // Unheard by its own controller, it is told as committed by a successor only, and none is elected while this
+                // one is fresh. (One that knows, tells the others and applies later than they do is not modelled.)
                 let due = now + rng.between(1, 1_500);
                 self.unheard = Some((due.max(fresh_until), in_flight.batch));
             } else {

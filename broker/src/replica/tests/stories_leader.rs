@@ -472,6 +472,17 @@ fn damage_stops_a_leader_that_others_can_replace() {
 }
 
 #[test]
+fn a_deletion_does_not_stop_a_last_copy_that_is_damaged() {
+    let mut alone = Rig::leader();
+    alone.assign(PartitionView { isr: [ME].into(), partition_epoch: PartitionEpoch(2), ..view() });
+    alone.step(Input::DamageFound);
+    assert!(
+        !alone.step(Input::Withdraw).iter().any(|e| matches!(e, Effect::Fatal(_))),
+        "a restore needs what can be read"
+    );
+}
+
+#[test]
 fn damage_waits_for_a_change_that_may_leave_nobody_else() {
     let mut rig = Rig::leader();
     rig.assign(PartitionView { isr: [ME, TWO].into(), partition_epoch: PartitionEpoch(2), ..view() });
