@@ -129,9 +129,9 @@ impl World {
         let brokers = self.quorum.image.brokers.iter();
         let brokers: Vec<_> = brokers
             .map(|b| {
-                let phase = self.nodes.get(&b.id).and_then(|n| n.process.as_ref()).map(Process::phase);
+                let stands = self.nodes.get(&b.id).and_then(|n| n.process.as_ref()).map(Process::stands);
                 let why = if b.is_fenced() { self.quorum.why_fenced(b, self.now) } else { String::new() };
-                format!("{} {:?} proved {}, its process {phase:?} {why}", b.id, b.state, b.proved)
+                format!("{} {:?} proved {}, its process {stands:?} {why}", b.id, b.state, b.proved)
             })
             .collect();
         let processes = self.nodes.values().filter_map(|n| n.process.as_ref());

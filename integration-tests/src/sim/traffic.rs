@@ -179,7 +179,8 @@ impl World {
             Wish::Register => {
                 let goal = self.quorum.committed();
                 let delay = self.rng.between(1, 8);
-                let until = self.now + 2_000;
+                let until = self.now + 5_000;
+                self.to_broker(id, life, delay, ToBroker::ActiveStands(goal));
                 self.after(delay, Event::CatchUp { id, life, goal, until });
             }
             Wish::Prove => {

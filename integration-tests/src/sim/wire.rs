@@ -48,6 +48,8 @@ pub(super) enum Answer {
 pub(super) enum ToBroker {
     Wake,
     Registered(Result<Registered, ErrorCode>),
+    /// Where the active controller stands, asked before a registration.
+    ActiveStands(BatchNo),
     ProofTaken(Result<(), ErrorCode>),
     Answer(HeartbeatAnswer),
     /// An item of the metadata feed.
@@ -191,7 +193,7 @@ impl ToBroker {
     fn kind(&self) -> u64 {
         match self {
             Self::Wake => 1,
-            Self::Registered(_) => 2,
+            Self::Registered(_) | Self::ActiveStands(_) => 2,
             Self::ProofTaken(_) => 3,
             Self::Answer(_) => 4,
             Self::Feed { .. } => 5,

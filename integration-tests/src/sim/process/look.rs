@@ -45,9 +45,10 @@ impl Process {
         matches!(self.lifecycle.phase(), Phase::ShuttingDown | Phase::Stopped)
     }
 
-    /// Where it is in its life.
-    pub(in crate::sim) fn phase(&self) -> Phase {
-        self.lifecycle.phase()
+    /// Where it is in its life, and with its metadata.
+    pub(in crate::sim) fn stands(&self) -> String {
+        let (phase, feed) = (self.lifecycle.phase(), &self.feed);
+        format!("{phase:?}, image {}, stream {} of source {}", self.image.batch_no, feed.stream, feed.source)
     }
 
     /// Whether its lease still runs, on its own clock.

@@ -206,6 +206,7 @@ impl Process {
         self.touched.clear();
         match message {
             ToBroker::Wake => self.wake(now),
+            ToBroker::ActiveStands(batch_no) => self.live(LifeInput::ActiveStands(batch_no), now),
             ToBroker::Registered(Ok(registered)) => {
                 self.admissible = registered.proof_admissible;
                 laws.tally.proofs += u64::from(self.admissible);
