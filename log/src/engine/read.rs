@@ -4,8 +4,11 @@
 //! Never: returns a byte that failed a check, or one at or above the bound the caller gave; decodes records, except
 //! to find an offset by time.
 //! Invariant: every returned batch has a good checksum, continues the one before it in offset, belongs to the epoch
-//! that the epoch table names for its offset, and between two indexed places the chain hash holds.
+//! that the epoch table names for its offset, and lies between two places of the segment between which the chain hash
+//! holds. The last is what tells a batch of another partition in the right place (a misdirected write) from ours: its
+//! own checksum, offset and epoch are good.
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -18,7 +21,7 @@ use protocol::batch::{self, Header, Limits, Origin};
 use super::{Active, Frozen, Log};
 use crate::error::{Damage, LogError};
 use crate::limits::MAX_LOADED_INDEXES;
-use crate::segment::outline::Entry;
+use crate::segment::outline::{Entry, Known};
 use crate::segment::walk::{Stop, Walker};
 use crate::segment::{Outline, SegmentFile, chain_next, index_path, segment_path};
 use crate::storage::{StorageFile, read_up_to};
@@ -57,11 +60,16 @@ struct Cursor {
     position: u64,
     next: u64,
     chain: u64,
+    /// Where the chain hash is compared next.
+    goal: Known,
+    /// No batch since the last place where it was compared.
+    confirmed: bool,
 }
 
-impl From<&Entry> for Cursor {
-    fn from(entry: &Entry) -> Cursor {
-        Cursor { position: entry.position, next: entry.offset, chain: entry.chain }
+impl Cursor {
+    fn new(outline: &Outline, entry: &Entry) -> Cursor {
+        let goal = outline.known_after(entry.offset);
+        Cursor { position: entry.position, next: entry.offset, chain: entry.chain, goal, confirmed: true }
     }
 }
 
@@ -83,7 +91,8 @@ struct Bounds {
 impl Log {
     /// Whole batches from the one that holds `from`, as stored, at most `max_bytes` (the first one regardless if
     /// `min_one`), none that reaches `upto` or beyond. From one segment at a time, so a short answer is not the end.
-    /// Empty if `from` is at `upto` or the log end. Errors: `from` outside of the log, damage that a second look finds too.
+    /// Empty if `from` is at `upto` or the log end. Errors: `from` outside of the log, damage that a second look finds too
+    /// (of a header a little behind what was asked for as well: nothing confirms the batches before it then).
     pub fn read(&self, from: u64, max_bytes: usize, upto: u64, min_one: bool) -> Result<Bytes, LogError> {
         self.shared.check()?;
         if from < self.start {
@@ -104,8 +113,10 @@ impl Log {
 
     fn read_segment(&self, outline: &Outline, opened: &Opened, bounds: &Bounds) -> Result<Bytes, LogError> {
         let entry = outline.floor(bounds.from).expect("an offset below the log end lies in a segment with batches");
-        let mut cursor = Cursor::from(entry);
-        let mut want = bounds.max_bytes.saturating_add(self.config.index_interval_bytes as usize).max(Header::LEN);
+        let mut cursor = Cursor::new(outline, entry);
+        // Up to one interval before the wanted batch, and one behind the last to confirm it.
+        let interval = self.config.index_interval_bytes.saturating_mul(2) as usize;
+        let mut want = bounds.max_bytes.saturating_add(interval).saturating_add(Header::LEN);
         loop {
             let left = (outline.end - cursor.position) as usize;
             let len = want.min(left);
@@ -117,7 +128,10 @@ impl Log {
                 return Err(Damage::new(&opened.path, at + bytes.len() as u64, what).into());
             }
             match self.pass(outline, opened, bounds, &mut cursor, &bytes)? {
-                Pass::Found(start, end) => return Ok(Bytes::from(bytes).slice(start..end)),
+                Pass::Found(start, end) => {
+                    self.confirm(outline, opened, &mut cursor, &bytes[end..])?;
+                    return Ok(Bytes::from(bytes).slice(start..end));
+                }
                 Pass::More(more) => want = more.max(Header::LEN),
             }
         }
@@ -177,30 +191,31 @@ impl Log {
                 }
                 first.get_or_insert(here);
             } else if rest.len() < len {
-                self.step(outline, opened, cursor, &header)?;
+                step(outline, opened, cursor, &header)?;
                 return Ok(Pass::More(bounds.max_bytes));
             }
-            self.step(outline, opened, cursor, &header)?;
+            step(outline, opened, cursor, &header)?;
         }
     }
 
-    /// Moves the cursor past a batch and compares the chain hash wherever the index knows it.
-    fn step(&self, outline: &Outline, opened: &Opened, cursor: &mut Cursor, header: &Header) -> Result<(), LogError> {
-        cursor.position += header.total_len() as u64;
-        cursor.next = header.next_offset();
-        cursor.chain = chain_next(cursor.chain, header);
-        let known = if cursor.next == outline.next {
-            Some((outline.end, outline.chain))
-        } else {
-            outline.floor(cursor.next).filter(|e| e.offset == cursor.next).map(|e| (e.position, e.chain))
-        };
-        match known {
-            Some(expected) if expected != (cursor.position, cursor.chain) => {
-                let what = "chain hash does not match: a batch before here is not the one that was written";
-                Err(Damage::new(&opened.path, cursor.position, what).into())
+    /// Goes on over headers, `bytes` being what is held behind the cursor, to the next place where the chain hash is known.
+    fn confirm(&self, outline: &Outline, opened: &Opened, cursor: &mut Cursor, bytes: &[u8]) -> Result<(), LogError> {
+        let (mut held, mut held_at) = (Cow::Borrowed(bytes), cursor.position);
+        while !cursor.confirmed {
+            let mut rest = held.get((cursor.position - held_at) as usize..).unwrap_or_default();
+            if rest.len() < Header::LEN {
+                let left = outline.end.saturating_sub(cursor.position);
+                let len = self.config.index_interval_bytes.max(Header::LEN as u64).min(left);
+                let read = read_up_to(&*opened.file, cursor.position, len as usize);
+                let failed = |e| Damage::new(&opened.path, cursor.position, format!("cannot be read: {e}"));
+                (held, held_at) = (Cow::Owned(read.map_err(failed)?), cursor.position);
+                rest = &held;
             }
-            _ => Ok(()),
+            let header = self.header_at(rest, cursor, outline.end);
+            let header = header.map_err(|what| Damage::new(&opened.path, cursor.position, what))?;
+            step(outline, opened, cursor, &header)?;
         }
+        Ok(())
     }
 
     /// The header of the batch at the cursor, if it can stand there.
@@ -306,20 +321,22 @@ impl Log {
         let Some(entry) = outline.floor_by_time(timestamp) else {
             return Ok(None);
         };
-        let mut at = outline.rewound(entry.offset);
+        let (mut at, mut cursor) = (outline.rewound(entry.offset), Cursor::new(outline, entry));
         let mut walker = Walker::new(&*opened.file, outline.end);
         loop {
-            let step = walker.next(&at).map_err(|e| Damage::new(&opened.path, at.end, e.to_string()))?;
-            let (header, bytes) = match step {
+            let found = walker.next(&at).map_err(|e| Damage::new(&opened.path, at.end, e.to_string()))?;
+            let (header, bytes) = match found {
                 Ok(found) => found,
                 Err(Stop::Limit) => return Ok(None),
                 Err(stop) => return Err(Damage::new(&opened.path, at.end, format!("{stop:?}")).into()),
             };
+            step(outline, opened, &mut cursor, &header)?;
             if header.max_timestamp >= timestamp && header.next_offset() > self.start {
                 let limits = Limits { max_batch_bytes: MAX_BATCH_BYTES_CEILING, ..Limits::default() };
                 for stored in batch::records(&Bytes::copy_from_slice(bytes), &limits)? {
                     let stored = stored?;
                     if stored.record.timestamp >= timestamp && stored.offset >= self.start {
+                        self.confirm(outline, opened, &mut cursor, &[])?;
                         return Ok(Some((stored.offset, stored.record.timestamp)));
                     }
                 }
@@ -327,6 +344,24 @@ impl Log {
             at.add(&header, u64::MAX);
         }
     }
+}
+
+/// Moves the cursor past a batch and compares the chain hash wherever the index knows it.
+fn step(outline: &Outline, opened: &Opened, cursor: &mut Cursor, header: &Header) -> Result<(), LogError> {
+    cursor.position += header.total_len() as u64;
+    cursor.next = header.next_offset();
+    cursor.chain = chain_next(cursor.chain, header);
+    cursor.confirmed = cursor.next >= cursor.goal.offset;
+    if !cursor.confirmed {
+        return Ok(());
+    }
+    let reached = Known { offset: cursor.next, position: cursor.position, chain: cursor.chain };
+    if reached != cursor.goal {
+        let what = "chain hash does not match: a batch before here is not the one that was written";
+        return Err(Damage::new(&opened.path, cursor.position, what).into());
+    }
+    cursor.goal = outline.known_after(cursor.next);
+    Ok(())
 }
 
 /// A read that fails once, or brings a flipped bit once, is no damage of the disk: what is there is looked at again before

@@ -25,6 +25,14 @@ pub(crate) struct Entry {
     pub(crate) max_timestamp: i64,
 }
 
+/// A place between two batches, with the chain hash that must stand there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) offset: u64,
+    pub(crate) position: u64,
+    pub(crate) chain: u64,
+}
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outline {
@@ -97,6 +105,17 @@ impl Outline {
     pub(crate) fn floor(&self, offset: u64) -> Option<&Entry> {
         let at = self.entries.partition_point(|e| e.offset <= offset);
         at.checked_sub(1).map(|i| &self.entries[i])
+    }
+
+    /// The first place behind `offset` where the chain hash is known: an entry, or the end.
+    pub(crate) fn known_after(&self, offset: u64) -> Known {
+        let at = self.entries.partition_point(|e| e.offset <= offset);
+        let entry = self.entries.get(at);
+        entry.map_or(Known { offset: self.next, position: self.end, chain: self.chain }, |entry| Known {
+            offset: entry.offset,
+            position: entry.position,
+            chain: entry.chain,
+        })
     }
 
     /// The last entry before which every timestamp is below `timestamp`; `None` in an empty segment.
