@@ -48,6 +48,8 @@ pub enum Bug {
     SessionsNotCarried,
     /// A broker's heartbeat is answered while the batch that fences it is in flight.
     HeartbeatAnsweredDuringFence,
+    /// A leader's lease is renewed while a batch that takes a partition from it is in flight.
+    LeaseRenewedDuringDeposition,
     /// The lease is checked when a request comes, not when its answer leaves.
     LeaseCheckedOnEntryOnly,
     /// A leader answers without any lease.
@@ -110,7 +112,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 47] = [
+    pub const ALL: [Bug; 48] = [
         Bug::PartitionSync,
         Bug::RaftAppendSync,
         Bug::TruncateToHighWatermark,
@@ -129,6 +131,7 @@ impl Bug {
         Bug::ElrIgnoresDataCentres,
         Bug::SessionsNotCarried,
         Bug::HeartbeatAnsweredDuringFence,
+        Bug::LeaseRenewedDuringDeposition,
         Bug::LeaseCheckedOnEntryOnly,
         Bug::ZombieLeaderWithoutLease,
         Bug::SkipCompareAndAppend,

@@ -42,13 +42,14 @@ impl Renewals {
         self.last_seq
     }
 
-    /// The active controller answered heartbeat `seq`, its log committed up to `committed`.
-    pub(super) fn answered(&mut self, seq: u64, committed: BatchNo, now: Millis) {
+    /// The active controller answered heartbeat `seq`; it counts once batch `renews_at` is applied. That batch may never
+    /// commit: the answer is then forgotten when its time is over, or when another batch of that number has come.
+    pub(super) fn answered(&mut self, seq: u64, renews_at: BatchNo, now: Millis) {
         let Some((_, at)) = self.sent.iter().find(|(number, _)| *number == seq) else { return };
         let until = at.saturating_add(self.lease_ms);
         self.waiting.retain(|(_, other)| *other > now);
         if until > now {
-            self.waiting.push_back((committed, until));
+            self.waiting.push_back((renews_at, until));
         }
         while self.waiting.len() > HEARTBEATS_REMEMBERED_MAX {
             self.waiting.pop_front();

@@ -49,8 +49,10 @@ pub struct HeartbeatAnswer {
     pub seq: u64,
     /// From the active controller: only such an answer renews the lease.
     pub active: bool,
-    /// Batch number committed there.
+    /// Batch number applied there.
     pub committed: BatchNo,
+    /// Batch that must be applied here before the lease is renewed.
+    pub renews_at: BatchNo,
     /// We are fenced.
     pub fenced: bool,
     /// A controlled shutdown may end.
@@ -344,7 +346,7 @@ impl Lifecycle {
         self.must_reach(answer.committed, now);
         if !answer.fenced {
             let before = self.renewals.lease();
-            self.renewals.answered(answer.seq, answer.committed, now);
+            self.renewals.answered(answer.seq, answer.renews_at, now);
             // An answer from before the fencing that our image already shows waits for an image that takes it back.
             if !self.own(|state, _| state == BrokerState::Fenced) {
                 self.renewals.applied(self.image.batch_no, self.image.grace_ms, now);

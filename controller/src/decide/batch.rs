@@ -14,7 +14,7 @@ use protocol::error::{ApiError, ErrorCode};
 use protocol::metadata::brokers::Broker;
 use protocol::metadata::draft::Draft;
 use protocol::metadata::image::MetadataImage;
-use protocol::metadata::record::{BrokerRef, Fact};
+use protocol::metadata::record::{BrokerRef, Fact, LeaderChange, PartitionsChanged};
 
 /// What a batch came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, c
             Err(Verdict::Full(_)) if used > 0 => break,
             Err(Verdict::Full(bytes)) => replies.push(Err(too_large(bytes))),
         }
-        note(&draft, sessions, before, now);
+        note(committed, &draft, sessions, before, now);
         unwritten += usize::from(command.looks_far() && draft.facts().len() == before);
         if unwritten == UNWRITTEN_MAX {
             break;
@@ -61,7 +61,7 @@ pub fn run_batch(committed: &MetadataImage, sessions: &mut Sessions, now: Now, c
     }
     let before = draft.facts().len();
     let more = find_work(&mut draft, sessions, now, BATCH_FACT_BYTES_MAX - used);
-    note(&draft, sessions, before, now);
+    note(committed, &draft, sessions, before, now);
     let waiting = replies.len() < commands.len();
     correct(draft.state(), &mut replies);
     Plan { facts: draft.into_facts(), replies, more: more || waiting }
@@ -78,13 +78,24 @@ fn too_large(bytes: usize) -> ApiError {
 }
 
 /// Notes of what the batch holds, of its facts only: from here on the heartbeats of brokers that it fences go unanswered
-/// until its fate is known, and what it registers counts as heard of.
-fn note(draft: &Draft<MetadataImage>, sessions: &mut Sessions, from: usize, now: Now) {
+/// until its fate is known, the lease of leaders that it deposes waits for it, and what it registers counts as heard of.
+fn note(committed: &MetadataImage, draft: &Draft<MetadataImage>, sessions: &mut Sessions, from: usize, now: Now) {
     let batch = draft.state().batch_no.next();
     for fact in &draft.facts()[from..] {
         match fact {
             Fact::BrokerFenced(at) => sessions.fence_in_flight(*at, batch),
             Fact::BrokerRegistered(new) => sessions.registered(new.broker, new.epoch, batch, now.mono),
+            Fact::PartitionsChanged(PartitionsChanged { topic, changes }) => {
+                let moved = changes.iter().filter(|change| change.leader != LeaderChange::Unchanged);
+                let known = committed.topics.get(*topic);
+                let before = moved.filter_map(|change| known.and_then(|topic| topic.partition(change.partition)));
+                before.filter_map(|partition| partition.leader).for_each(|broker| sessions.deposes(broker, batch));
+            }
+            Fact::TopicDeleted(deleted) => {
+                let partitions =
+                    committed.topics.get(deleted.topic).into_iter().flat_map(|topic| topic.partitions.iter());
+                partitions.filter_map(|partition| partition.leader).for_each(|broker| sessions.deposes(broker, batch));
+            }
             _ => {}
         }
     }

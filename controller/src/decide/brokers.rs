@@ -188,7 +188,8 @@ pub(super) fn heartbeat(
         _ => {}
     }
     let fenced = draft.state().brokers.get(broker.id).is_none_or(Broker::is_fenced);
-    let answer = HeartbeatAnswer { committed: position(draft), fenced, may_stop: false, error: None };
+    let at_batch = position(draft);
+    let answer = HeartbeatAnswer { committed: at_batch, renews_at: at_batch, fenced, may_stop: false, error: None };
     Ok(Reply::Heartbeat { at, answer })
 }
 

@@ -342,8 +342,11 @@ pub struct Registered {
 /// What the active controller answers to a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeartbeatAnswer {
-    /// The lease is renewed once this batch is applied.
+    /// The image that this controller has applied.
     pub committed: BatchNo,
+    /// The lease is renewed once this batch is applied: a batch that takes a partition from the broker and is being written,
+    /// else `committed`. Others may know that batch as committed before this controller has applied it.
+    pub renews_at: BatchNo,
     /// The broker is fenced in the committed image.
     pub fenced: bool,
     /// It leads nothing, is in no ISR, and every active broker has applied the moves.

@@ -2,9 +2,10 @@
 //!
 //! Every controller keeps notes from its own heartbeat streams; only the active one acts on them. Invariants:
 //! nobody is fenced before one lease has passed since this controller became active (a predecessor may have renewed
-//! a lease until then); a broker whose fencing is being written is not answered until the batch's fate is known, so
-//! a deposed leader's lease ends at most one lease after the batch committed (DESIGN.md section 4). All of it can
-//! be lost: the cost is time, never safety.
+//! a lease until then); a broker whose fencing is being written is not answered until the batch's fate is known, and the
+//! lease of one from which a batch being written takes a partition waits for that batch, whether it is committed or not:
+//! this controller may be the last to apply what it told the others. So a deposed leader's lease ends at most one lease
+//! after the batch committed (DESIGN.md section 4). All of it can be lost: the cost is time, never safety.
 
 use super::command::{Heartbeat, HeartbeatAnswer};
 use super::evidence::{LogEnds, Proofs};
@@ -67,6 +68,8 @@ pub struct Sessions {
     last_awake: Millis,
     contacts: BTreeMap<BrokerId, Contact>,
     fencing: BTreeSet<(BrokerId, BrokerEpoch)>,
+    /// Leaders of partitions that the batch being written takes from them, and its number.
+    deposing: BTreeMap<BrokerId, BatchNo>,
     /// Image number at the takeover: at or above every registration and fencing decided before it.
     taken_at: BatchNo,
     /// Registrations in the batch that is being written, and the notes that they took the place of.
@@ -89,6 +92,7 @@ impl Sessions {
             last_awake: 0,
             contacts: BTreeMap::new(),
             fencing: BTreeSet::new(),
+            deposing: BTreeMap::new(),
             taken_at: BatchNo(0),
             registering: BTreeMap::new(),
             called_at: BTreeMap::new(),
@@ -128,6 +132,7 @@ impl Sessions {
 
     fn forget_commands(&mut self) {
         self.fencing.clear();
+        self.deposing.clear();
         self.forget_registrations();
         self.proofs = Proofs::default();
         self.ends = LogEnds::default();
@@ -153,6 +158,7 @@ impl Sessions {
     /// While it is unknown nobody calls this, and the brokers it fences stay unanswered.
     pub fn settled(&mut self, applied: bool) {
         self.fencing.clear();
+        self.deposing.clear();
         if applied {
             self.registering.clear();
         } else {
@@ -227,7 +233,10 @@ impl Sessions {
             return HeartbeatDecision::Silent;
         }
         let may_stop = heartbeat.wants_shutdown && self.may_stop(image, broker);
-        let answer = HeartbeatAnswer { committed: image.batch_no, fenced: broker.is_fenced(), may_stop, error: None };
+        let committed = image.batch_no;
+        let deposing = self.deposing.get(&broker.id).filter(|_| !planted::is(Bug::LeaseRenewedDuringDeposition));
+        let renews_at = deposing.copied().unwrap_or(committed).max(committed);
+        let answer = HeartbeatAnswer { committed, renews_at, fenced: broker.is_fenced(), may_stop, error: None };
         HeartbeatDecision::Answer { answer, submit: self.submits(broker, heartbeat, now) }
     }
 
@@ -295,6 +304,11 @@ impl Sessions {
     pub(super) fn fence_in_flight(&mut self, at: BrokerRef, batch: BatchNo) {
         self.fencing.insert((at.broker, at.epoch));
         self.called_at.insert(at.broker, batch);
+    }
+
+    /// Batch `batch` takes a partition from this leader and is being written.
+    pub(super) fn deposes(&mut self, leader: BrokerId, batch: BatchNo) {
+        self.deposing.insert(leader, batch);
     }
 
     /// The image a broker must have applied before it is unfenced: it holds the broker's registration and its last
@@ -420,7 +434,8 @@ fn refuse(image: &MetadataImage, known: Option<&Broker>, heartbeat: &Heartbeat) 
         ),
         None => ApiError::bad(ErrorCode::UnknownBroker, "broker_id", heartbeat.broker, "a registered broker"),
     };
-    let answer = HeartbeatAnswer { committed: image.batch_no, fenced: true, may_stop: false, error: Some(error) };
+    let committed = image.batch_no;
+    let answer = HeartbeatAnswer { committed, renews_at: committed, fenced: true, may_stop: false, error: Some(error) };
     HeartbeatDecision::Answer { answer, submit: false }
 }
 

@@ -170,10 +170,14 @@ impl Beats {
     }
 
     fn answer(&self, seq: u64, heartbeat: Heartbeat) {
-        let image = self.context.feed.image();
         let now = clock::mono();
-        if !self.context.decider.is_active() {
-            self.context.decider.sessions().lock().note_heartbeat(&image, &heartbeat, now);
+        let fresh = self.context.decider.is_active() && self.context.decider.may_read();
+        let mut sessions = self.context.decider.sessions().lock();
+        // Within the lock: whatever batch is no longer noted as being written is in this image.
+        let image = self.context.feed.image();
+        if !sessions.is_active() {
+            sessions.note_heartbeat(&image, &heartbeat, now);
+            drop(sessions);
             return self.send(wire::HeartbeatResponse {
                 seq,
                 active: false,
@@ -182,8 +186,8 @@ impl Beats {
                 ..wire::HeartbeatResponse::default()
             });
         }
-        let fresh = self.context.decider.may_read();
-        let decision = self.context.decider.sessions().lock().answer_heartbeat(&image, &heartbeat, now, fresh);
+        let decision = sessions.answer_heartbeat(&image, &heartbeat, now, fresh);
+        drop(sessions);
         match decision {
             HeartbeatDecision::Silent => metrics::counter!(crate::metrics::HEARTBEATS_WITHHELD).increment(1),
             HeartbeatDecision::Answer { answer, submit } => {
@@ -225,6 +229,7 @@ fn active_answer(seq: u64, answer: HeartbeatAnswer) -> wire::HeartbeatResponse {
         seq,
         active: true,
         committed_batch_no: answer.committed.0,
+        renews_at_batch_no: answer.renews_at.0,
         fenced: answer.fenced,
         may_stop: answer.may_stop,
         hint: None,

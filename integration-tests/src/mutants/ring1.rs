@@ -25,6 +25,7 @@ const BUGS: &[Bug] = &[
     Bug::ElrIgnoresDataCentres,
     Bug::SessionsNotCarried,
     Bug::HeartbeatAnsweredDuringFence,
+    Bug::LeaseRenewedDuringDeposition,
     Bug::LeaseCheckedOnEntryOnly,
     Bug::ZombieLeaderWithoutLease,
     Bug::SkipCompareAndAppend,

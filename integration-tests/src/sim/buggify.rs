@@ -73,6 +73,8 @@ pub(super) enum Point {
     LoosenedInTheDark,
     /// Acknowledgements travel long, and who starts again can hear the others, or be heard by them, and not both.
     FormerLives,
+    /// The active controller applies long after the others heard what is committed.
+    SlowApply,
 }
 
 impl Point {

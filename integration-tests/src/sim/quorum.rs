@@ -37,7 +37,12 @@ pub(super) type Answered = Vec<(Origin, Result<Reply, ApiError>)>;
 struct InFlight {
     batch: MetadataBatch,
     answers: Answered,
+    /// When it commits: standbys hear of it from then on.
     due: Millis,
+    /// When the active controller itself has applied it.
+    applies: Millis,
+    /// Committed and not yet applied there: the verdict.
+    verdict: Option<bool>,
 }
 
 /// One controller.
@@ -146,6 +151,11 @@ impl Quorum {
         self.in_flight.is_some()
     }
 
+    /// The batch in flight is committed, and the active controller has not applied it yet.
+    fn is_applying(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.verdict.is_some())
+    }
+
     /// The active controller loses its place; its batch in flight may commit unheard.
     pub(super) fn depose(&mut self, now: Millis, rng: &mut Random, laws: &mut Laws) -> Answered {
         let Some(active) = self.active.take() else { return Vec::new() };
@@ -162,9 +172,11 @@ impl Quorum {
         let refused = || ApiError::new(ErrorCode::NotController, "leadership moved");
         let mut answers: Answered = self.queue.drain(..).map(|(_, origin)| (origin, Err(refused()))).collect();
         if let Some(in_flight) = self.in_flight.take() {
-            if rng.chance(60) {
+            if in_flight.verdict.is_some() {
+                laws.tally.sometimes(Sometimes::DeposedBeforeItApplied);
+            } else if rng.chance(60) {
                 // Unheard by its own controller, it is told as committed by a successor only, and none is elected while this
-                // one is fresh. (One that knows, tells the others and applies later than they do is not modelled.)
+                // one is fresh.
                 let due = now + rng.between(1, 1_500);
                 self.unheard = Some((due.max(fresh_until), in_flight.batch));
             } else {
@@ -244,8 +256,9 @@ impl Quorum {
 
     /// A standby applies what has come; true if it moved.
     pub(super) fn catch_up(&mut self, controller: usize, now: Millis, rng: &mut Random) -> bool {
+        let applies_late = self.active == Some(controller) && self.is_applying();
         let (newest, member) = (self.log.len(), &mut self.members[controller]);
-        let cut_off = self.zombie.is_some_and(|(zombie, _, _)| zombie == controller);
+        let cut_off = applies_late || self.zombie.is_some_and(|(zombie, _, _)| zombie == controller);
         if cut_off || member.applied == newest || member.lags_until > now || member.frozen_until > now {
             return false;
         }
@@ -300,13 +313,17 @@ impl Quorum {
         if self.members[active].frozen_until > now {
             return Ok(answers);
         }
-        self.members[active].applied = self.log.len();
-        if let Some(in_flight) = self.in_flight.take() {
-            if in_flight.due > now {
+        if !self.is_applying() {
+            self.members[active].applied = self.log.len();
+        }
+        if let Some(mut in_flight) = self.in_flight.take() {
+            if in_flight.due <= now && in_flight.verdict.is_none() {
+                in_flight.verdict = Some(self.append(in_flight.batch.clone(), now, laws)?);
+            }
+            let Some(applied) = in_flight.verdict.filter(|_| in_flight.applies <= now) else {
                 self.in_flight = Some(in_flight);
                 return Ok(answers);
-            }
-            let applied = self.append(in_flight.batch, now, laws)?;
+            };
             let member = &mut self.members[active];
             member.applied = self.log.len();
             member.sessions.settled(applied);
@@ -356,7 +373,9 @@ impl Quorum {
         }
         let slow = if Point::SlowCommit.is_on(self.buggify) { 400 } else { 25 };
         let batch = MetadataBatch { base: self.image.batch_no, facts };
-        self.in_flight = Some(InFlight { batch, answers: decided, due: now + rng.between(1, slow) });
+        let due = now + rng.between(1, slow);
+        let applies = if Point::SlowApply.is_on(self.buggify) { due + rng.between(1, 600) } else { due };
+        self.in_flight = Some(InFlight { batch, answers: decided, due, applies, verdict: None });
         Ok(())
     }
 

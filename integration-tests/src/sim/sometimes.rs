@@ -18,6 +18,7 @@ pub enum Sometimes {
     BrokerReplaced,
     ControllerLostBatch,
     UnheardBatchCommitted,
+    DeposedBeforeItApplied,
     BatchDropped,
     SnapshotFeed,
     FeedSwitched,
@@ -59,7 +60,7 @@ pub enum Sometimes {
 
 impl Sometimes {
     /// All of them, in the order of the declaration.
-    pub const ALL: [Sometimes; 49] = [
+    pub const ALL: [Sometimes; 50] = [
         Sometimes::ElrMemberElected,
         Sometimes::IsrBelowMinimum,
         Sometimes::IsrGrew,
@@ -72,6 +73,7 @@ impl Sometimes {
         Sometimes::BrokerReplaced,
         Sometimes::ControllerLostBatch,
         Sometimes::UnheardBatchCommitted,
+        Sometimes::DeposedBeforeItApplied,
         Sometimes::BatchDropped,
         Sometimes::SnapshotFeed,
         Sometimes::FeedSwitched,

@@ -355,6 +355,7 @@ impl World {
             seq,
             active: true,
             committed,
+            renews_at: answer.renews_at,
             fenced: answer.fenced,
             may_stop: answer.may_stop,
             error: answer.error.map(|e| e.code),

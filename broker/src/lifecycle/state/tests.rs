@@ -59,7 +59,8 @@ impl Story {
 
 fn answer(controller: ControllerId, seq: u64, committed: u64) -> HeartbeatAnswer {
     let committed = BatchNo(committed);
-    HeartbeatAnswer { controller, seq, active: true, committed, fenced: false, may_stop: false, error: None }
+    let renews_at = committed;
+    HeartbeatAnswer { controller, seq, active: true, committed, renews_at, fenced: false, may_stop: false, error: None }
 }
 
 fn lease(effects: &[Effect]) -> Option<Lease> {
@@ -153,6 +154,22 @@ fn the_lease_waits_for_the_batch_number_in_the_answer() {
     story.now += 100;
     let granted = lease(&story.image(22, MINE, BrokerState::Active, true));
     assert_eq!(granted.map(|l| l.valid_until), Some(sent + story.life.timers.lease_ms));
+}
+
+#[test]
+fn an_answer_that_waits_for_a_batch_that_never_commits_makes_no_feed_stay_behind() {
+    let mut story = Story::active();
+    let seq = story.beat().seq;
+    let given = HeartbeatAnswer { renews_at: BatchNo(21), ..answer(ONE, seq, 20) };
+    assert_eq!(lease(&story.step(Input::Answer(given))), None, "21 may commit, and depose us");
+    let seq = story.beat().seq;
+    assert!(lease(&story.answer(seq, 20)).is_some(), "it was lost: the next answer says so");
+    for _ in 0..100 {
+        story.now += 100;
+        let seq = story.beat().seq;
+        story.answer(seq, 20);
+        assert!(!story.step(Input::Tick).contains(&Effect::ChangeFeedSource), "all that is committed is applied");
+    }
 }
 
 #[test]

@@ -162,6 +162,34 @@ fn a_broker_that_a_batch_fences_is_not_answered_until_its_fate_is_known() {
     assert!(answered(&world.sessions.answer_heartbeat(&world.image, &late, world.mono, true)));
 }
 
+/// Ring 1, seed 8: the controllers' leader may apply a batch later than it told the others that it is committed.
+#[test]
+fn the_lease_of_a_deposed_leader_waits_for_the_batch_that_deposes_it() {
+    let mut world = World::of(3);
+    let at = world.topic("t1", 1, 3, &[]);
+    let (leader, base) = (world.partition(at).leader.expect("led"), world.image.batch_no);
+    let commands = [Command::DeleteTopic(crate::decide::command::DeleteTopic { name: "t1".into(), at_ms: 0 })];
+    let now = world.now();
+    let plan = crate::decide::batch::run_batch(&world.image, &mut world.sessions, now, &commands);
+    assert!(plan.facts.iter().any(|fact| matches!(fact, Fact::TopicDeleted(_))), "{:?}", plan.facts);
+    let renews_at = |world: &mut World, id: u32| {
+        let beat = world.heartbeat(id);
+        match world.sessions.answer_heartbeat(&world.image, &beat, world.mono, true) {
+            HeartbeatDecision::Answer { answer, .. } => {
+                assert_eq!(answer.committed, base, "what this controller has applied");
+                answer.renews_at
+            }
+            HeartbeatDecision::Silent => panic!("silence would starve its lease"),
+        }
+    };
+    for id in 1..=3 {
+        let expected = if leader == b(id) { base.next() } else { base };
+        assert_eq!(renews_at(&mut world, id), expected, "broker {id}");
+    }
+    world.sessions.settled(false);
+    assert_eq!(renews_at(&mut world, leader.0), base, "nothing takes anything from it any more");
+}
+
 #[test]
 fn an_applied_number_that_falls_within_one_registration_fences_the_broker_for_good() {
     let mut world = World::of(2);
