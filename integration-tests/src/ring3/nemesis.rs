@@ -156,6 +156,15 @@ impl Nemesis<'_> {
         })
     }
 
+    /// Ends whatever a round that failed left behind in the network.
+    ///
+    /// # Errors
+    /// When the harness itself fails.
+    pub fn heal(&mut self) -> Result<(), Failure> {
+        self.wan.set_all(Line::default())?;
+        all().iter().try_for_each(|node| self.nodes.net().drop_nothing(&place(*node)))
+    }
+
     /// Everything dies at one moment and comes back.
     ///
     /// # Errors

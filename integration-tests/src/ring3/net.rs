@@ -7,6 +7,7 @@
 
 use super::Failure;
 use crate::wait::eventually;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -212,11 +213,12 @@ fn names() -> Vec<String> {
 
 /// Removes namespaces with their links, and ends what runs in them.
 ///
-/// The names go first, so that nobody can enter any more; from then on a namespace is known by its number only.
+/// The names go first, so that nobody can enter any more; from then on a namespace is known by its number only, which the
+/// kernel gives to nobody else while its file is held open.
 fn remove(names: &[String]) {
-    let mut numbers = vec![];
+    let held: Vec<_> = names.iter().filter_map(|name| File::open(Path::new("/run/netns").join(name)).ok()).collect();
+    let numbers: Vec<_> = held.iter().filter_map(|file| file.metadata().ok()).map(|file| file.ino()).collect();
     for name in names {
-        numbers.extend(std::fs::metadata(Path::new("/run/netns").join(name)).map(|file| file.ino()));
         if let Err(why) = sh("ip", &["netns", "delete", name]) {
             eprintln!("{why}");
         }

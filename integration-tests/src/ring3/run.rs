@@ -91,7 +91,7 @@ pub fn runtime() -> Result<Runtime, Failure> {
 /// The inner half of `run`.
 ///
 /// # Errors
-/// When the harness fails, a node died by itself while faults lasted, or a law was broken.
+/// When the harness fails, or a law was broken: a node that died by itself breaks one too.
 ///
 /// # Panics
 /// When a client does, or what is on disk cannot be read.
@@ -120,9 +120,12 @@ pub fn inner(net: u32, folder: &Path, wish: &Wish) -> Result<(), Failure> {
     let shared = Arc::new(Shared::new(tape));
     let runtime = runtime()?;
     let scene = Scene::open(&runtime, &shared, nodes.cluster_id(), wish.seed);
-    faults(wish, &mut nodes, &mut router, &shared)?;
+    let lasted = faults(wish, &mut nodes, &mut router, &shared);
+    let healed = Nemesis { nodes: &mut nodes, wan: &mut router, tape: &shared.tape }.heal();
     shared.tape.phase(Phase::Healed);
-    let back = comes_back(&nodes, &runtime);
+    // Whatever went wrong while faults lasted: what the clients were told until then is judged all the same.
+    let back = lasted.map_err(|why| format!("while faults lasted: {why}")).and(healed);
+    let back = back.and_then(|()| comes_back(&nodes, &runtime));
     if back.is_ok() {
         shared.tape.phase(Phase::HealthyBegins);
         hold_fault(HEALTHY);
