@@ -53,7 +53,7 @@ fn cores_keep_every_acknowledged_record_fourth_seeds() {
 /// The mended code has tests of its own (docs/testing.md, "Bugs found").
 #[test]
 fn seeds_that_were_red_once_stay_clean() {
-    for seed in [2_708, 3_207, 3_836, 7_853, 8_957, 14_572, 34_577] {
+    for seed in [2_708, 3_207, 3_836, 7_853, 8_957, 14_572, 34_577, 60_414] {
         if let Err(why) = run(Plan::of(seed)) {
             panic!("{why}");
         }

@@ -3,7 +3,7 @@
 //! Owns: arguments and exit codes (0 clean, 1 a law broken or a run that proves nothing, 2 a wrong argument). Never: decides
 //! what a run consists of.
 
-use super::report::distribution;
+use super::report::{distribution, too_little};
 use super::{Plan, Report, run, run_apart};
 use crate::sim::runner::commit;
 use protocol::planted::{Bug, planted};
@@ -149,6 +149,12 @@ fn many(seeds: Range<u64>, options: &Options) -> Result<bool, String> {
     let bad = first.values().filter(|report| !report.is_clean()).count();
     println!("{} seeds, {bad} not clean, {wall:.1} s, {seconds:.0} simulated s, commit {}", first.len(), commit());
     print!("{}", distribution(&first, &took));
+    if options.bug.is_none() {
+        for short in too_little(&first) {
+            println!("TOO LITTLE {short}");
+            clean = false;
+        }
+    }
     if options.twice {
         let (second, _) = each(seeds, options)?;
         let same = |seed: &u64| first.get(seed).map(|one| one.hash) == second.get(seed).map(|one| one.hash);

@@ -13,6 +13,31 @@ use std::time::Duration;
 const MUST_HAPPEN: [&str; 6] =
     ["acknowledged", "read", "metadata writes", "metadata reads", "leader terms", "partition leaders"];
 
+/// Seeds of a volume with a change of voters, at least.
+const VOTERS_IN: usize = 10;
+
+/// So many seeds are a volume, of which more is asked than of one run.
+const VOLUME: usize = 50;
+
+/// What the middle run of a volume shows at least.
+const MEDIANS: [(&str, u64); 6] = [
+    ("acknowledged", 800),
+    ("read", 800),
+    ("metadata writes", 100),
+    ("metadata reads", 300),
+    ("leader terms", 2),
+    ("partition leaders", 2),
+];
+
+/// Faults that the middle run of a volume has felt at least.
+const FAULTS_MEDIAN: u64 = 4;
+
+/// What is felt somewhere in a volume, each in so many of its seeds at least.
+const CLASSES_IN: usize = 5;
+
+/// Classes of faults, as they are called in the history.
+const CLASSES: [&str; 7] = ["cut", "held link", "kill", "one-way cut", "orderly stop", "power cut", "slow link"];
+
 /// What a run was like.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -108,9 +133,45 @@ pub(super) fn distribution(reports: &BTreeMap<u64, Report>, took: &BTreeMap<u64,
     text
 }
 
+/// What a volume must show at least and does not. Fewer seeds are no volume, and are asked for nothing.
+pub(super) fn too_little(reports: &BTreeMap<u64, Report>) -> Vec<String> {
+    if reports.len() < VOLUME {
+        return Vec::new();
+    }
+    let median = |of: &dyn Fn(&Report) -> u64| {
+        let mut numbers: Vec<u64> = reports.values().map(of).collect();
+        numbers.sort_unstable();
+        numbers[numbers.len() / 2]
+    };
+    let mut wanted: Vec<_> = MEDIANS
+        .into_iter()
+        .map(|(what, least)| (format!("median of {what}"), median(&|r| r.count(what)), least))
+        .collect();
+    wanted.push(("median of faults felt".to_owned(), median(&Report::faults_taken), FAULTS_MEDIAN));
+    for class in CLASSES {
+        let seeds = reports.values().filter(|r| r.faults.contains_key(class)).count();
+        wanted.push((format!("seeds that felt the fault {class}"), seeds as u64, CLASSES_IN as u64));
+    }
+    let changed = reports.values().filter(|r| r.count("voter changes") > 0).count();
+    wanted.push(("seeds with a change of voters".to_owned(), changed as u64, VOTERS_IN as u64));
+    let short = wanted.into_iter().filter(|(_, found, least)| found < least);
+    short.map(|(what, found, least)| format!("{what}: {found}, wanted {least}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_in_which_little_happened_is_not_clean_and_few_seeds_are_no_volume() {
+        let run =
+            || Report { counts: MUST_HAPPEN.iter().map(|what| ((*what).to_owned(), 1)).collect(), ..Report::default() };
+        let few: BTreeMap<_, _> = (0..VOLUME as u64 - 1).map(|seed| (seed, run())).collect();
+        assert_eq!(too_little(&few), Vec::<String>::new());
+        let many: BTreeMap<_, _> = (0..VOLUME as u64).map(|seed| (seed, run())).collect();
+        let short = too_little(&many);
+        assert_eq!(short.len(), MEDIANS.len() + 1 + CLASSES.len() + 1, "{short:?}");
+    }
 
     #[test]
     fn a_run_in_which_nothing_happened_is_not_clean() {

@@ -19,6 +19,9 @@ pub(super) const SICK: &str = "this call fails by the plan";
 /// What a disk writes at once, bytes.
 const SECTOR: u64 = 512;
 
+/// How long a command may be on its way to the image, ms: a frozen controller holds it, a deposed one's batch commits late.
+const COMMAND_TAKES_MS: Millis = 10_000;
+
 /// Where batches begin in a segment: what is written before are marks.
 const FIRST_BATCH_AT: u64 = 4_096;
 
@@ -145,13 +148,18 @@ impl World {
         }
     }
 
+    /// Somebody asked for fewer copies, and it may not be in the image yet.
+    fn fewer_copies_are_on_their_way(&self) -> bool {
+        self.fewer_asked_at.is_some_and(|at| self.now - at < COMMAND_TAKES_MS)
+    }
+
     /// Whether this disk may be hurt: nobody else's is, and for every partition on it whose records must survive, the
     /// rule asks for two copies and another member of the ISR has a sound disk.
     fn may_hurt(&self, id: BrokerId) -> bool {
         if self.plan.hopeless {
             return true;
         }
-        if self.nodes.values().any(|n| n.tainted && n.id != id) {
+        if self.nodes.values().any(|n| n.tainted && n.id != id) || self.fewer_copies_are_on_their_way() {
             return false;
         }
         let image = &self.quorum.image;

@@ -89,6 +89,7 @@ impl World {
             // Fewer copies are asked for only while no disk is known to be bad.
             0 if self.nodes.values().all(|n| !n.tainted) => {
                 let value = self.rng.between(1, u64::from(topic.replicas));
+                self.fewer_asked_at = Some(self.now);
                 self.set(target, "min.insync.replicas", value.to_string());
             }
             1 if !topic.is_sync => {

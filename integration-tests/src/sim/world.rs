@@ -83,6 +83,8 @@ pub(super) struct World {
     shown: BatchNo,
     /// Names of topics that were deleted and not made again.
     pub(super) deleted: BTreeSet<String>,
+    /// When an operator last asked for another number of copies.
+    pub(super) fewer_asked_at: Option<Millis>,
 }
 
 /// Runs a plan to its end.
@@ -148,6 +150,7 @@ impl World {
             configured: false,
             shown: BatchNo::default(),
             deleted: BTreeSet::new(),
+            fewer_asked_at: None,
         }
     }
 
