@@ -23,7 +23,8 @@ pub const DEFAULT_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
 /// Smallest segment size accepted, in bytes: below it files cost more than data. Tests roll often with it.
 pub const MIN_SEGMENT_BYTES: u64 = 1024;
 
-/// Default distance of index entries in bytes: what a read at a random offset walks over at most.
+/// Default distance of index entries in bytes: what a read at a random offset walks over at most to find its first batch, and
+/// in headers behind its last to confirm it.
 pub const DEFAULT_INDEX_INTERVAL_BYTES: u64 = 16 * 1024;
 
 /// First reservation of a synced segment in bytes: thousands of idle partitions must not cost gigabytes.

@@ -116,7 +116,7 @@ impl Stream {
             tokio::select! {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
-                        self.events.send(Event::Answer(self.read(&answer))).await.ok();
+                        self.events.send(Event::Answer(read(self.number, &answer))).await.ok();
                     }
                     Ok(None) => return Ok(()),
                     Err(status) => {
@@ -135,19 +135,6 @@ impl Stream {
         }
     }
 
-    fn read(&self, answer: &wire::HeartbeatResponse) -> HeartbeatAnswer {
-        HeartbeatAnswer {
-            controller: self.number,
-            seq: answer.seq,
-            active: answer.active,
-            committed: BatchNo(answer.committed_batch_no),
-            renews_at: BatchNo(answer.renews_at_batch_no.max(answer.committed_batch_no)),
-            fenced: answer.fenced,
-            may_stop: answer.may_stop,
-            error: (answer.error_code != 0).then(|| ErrorCode::from_wire(answer.error_code)),
-        }
-    }
-
     fn refusal(&self, code: ErrorCode) -> HeartbeatAnswer {
         HeartbeatAnswer {
             controller: self.number,
@@ -159,5 +146,36 @@ impl Stream {
             may_stop: false,
             error: Some(code),
         }
+    }
+}
+
+fn read(number: ControllerId, answer: &wire::HeartbeatResponse) -> HeartbeatAnswer {
+    HeartbeatAnswer {
+        controller: number,
+        seq: answer.seq,
+        active: answer.active,
+        committed: BatchNo(answer.committed_batch_no),
+        renews_at: BatchNo(answer.renews_at_batch_no.max(answer.committed_batch_no)),
+        fenced: answer.fenced,
+        may_stop: answer.may_stop,
+        error: (answer.error_code != 0).then(|| ErrorCode::from_wire(answer.error_code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_batch_that_a_lease_waits_for_is_read_from_the_answer() {
+        let given = wire::HeartbeatResponse {
+            seq: 7,
+            active: true,
+            committed_batch_no: 20,
+            renews_at_batch_no: 21,
+            ..wire::HeartbeatResponse::default()
+        };
+        let answer = read(ControllerId(2), &given);
+        assert_eq!((answer.committed, answer.renews_at), (BatchNo(20), BatchNo(21)));
     }
 }

@@ -237,3 +237,17 @@ fn active_answer(seq: u64, answer: HeartbeatAnswer) -> wire::HeartbeatResponse {
         error_message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::ids::BatchNo;
+
+    #[test]
+    fn an_answer_names_the_batch_that_the_lease_waits_for() {
+        let (committed, renews_at) = (BatchNo(20), BatchNo(21));
+        let answer = HeartbeatAnswer { committed, renews_at, fenced: false, may_stop: false, error: None };
+        let sent = active_answer(7, answer);
+        assert_eq!((sent.seq, sent.active, sent.committed_batch_no, sent.renews_at_batch_no), (7, true, 20, 21));
+    }
+}

@@ -171,6 +171,17 @@ mod tests {
         let many: BTreeMap<_, _> = (0..VOLUME as u64).map(|seed| (seed, run())).collect();
         let short = too_little(&many);
         assert_eq!(short.len(), MEDIANS.len() + 1 + CLASSES.len() + 1, "{short:?}");
+        let busy = || Report {
+            counts: MEDIANS
+                .iter()
+                .map(|(what, least)| ((*what).to_owned(), *least))
+                .chain([("voter changes".to_owned(), 1)])
+                .collect(),
+            faults: CLASSES.iter().map(|class| ((*class).to_owned(), 1)).collect(),
+            ..Report::default()
+        };
+        let enough: BTreeMap<_, _> = (0..VOLUME as u64).map(|seed| (seed, busy())).collect();
+        assert_eq!(too_little(&enough), Vec::<String>::new());
     }
 
     #[test]

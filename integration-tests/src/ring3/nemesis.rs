@@ -156,11 +156,14 @@ impl Nemesis<'_> {
         })
     }
 
-    /// Ends whatever a round that failed left behind in the network.
+    /// Ends whatever a round that failed left behind: frozen nodes go on, the network is whole. Who died stays dead.
     ///
     /// # Errors
     /// When the harness itself fails.
     pub fn heal(&mut self) -> Result<(), Failure> {
+        for node in all().into_iter().filter(|node| self.nodes.life(*node) == Life::Paused) {
+            self.nodes.signal(node, Signal::CONT)?;
+        }
         self.wan.set_all(Line::default())?;
         all().iter().try_for_each(|node| self.nodes.net().drop_nothing(&place(*node)))
     }

@@ -122,10 +122,19 @@ pub fn inner(net: u32, folder: &Path, wish: &Wish) -> Result<(), Failure> {
     let scene = Scene::open(&runtime, &shared, nodes.cluster_id(), wish.seed);
     let lasted = faults(wish, &mut nodes, &mut router, &shared);
     let healed = Nemesis { nodes: &mut nodes, wan: &mut router, tape: &shared.tape }.heal();
-    shared.tape.phase(Phase::Healed);
-    // Whatever went wrong while faults lasted: what the clients were told until then is judged all the same.
-    let back = lasted.map_err(|why| format!("while faults lasted: {why}")).and(healed);
-    let back = back.and_then(|()| comes_back(&nodes, &runtime));
+    // Whatever went wrong while faults lasted: what the clients were told until then is judged all the same. Nobody waits
+    // for such a cluster to come back, so nothing is said of a heal from which it would have to.
+    let lasted = lasted.map_err(|why| format!("while faults lasted: {why}"));
+    let back = match (lasted, healed) {
+        (Ok(()), Ok(())) => {
+            shared.tape.phase(Phase::Healed);
+            comes_back(&nodes, &runtime)
+        }
+        (lasted, healed) => {
+            let whys: Vec<_> = [lasted.err(), healed.err()].into_iter().flatten().collect();
+            Err(whys.join("; "))
+        }
+    };
     if back.is_ok() {
         shared.tape.phase(Phase::HealthyBegins);
         hold_fault(HEALTHY);

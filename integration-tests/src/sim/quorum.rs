@@ -172,8 +172,10 @@ impl Quorum {
         let refused = || ApiError::new(ErrorCode::NotController, "leadership moved");
         let mut answers: Answered = self.queue.drain(..).map(|(_, origin)| (origin, Err(refused()))).collect();
         if let Some(in_flight) = self.in_flight.take() {
-            if in_flight.verdict.is_some() {
-                laws.tally.sometimes(Sometimes::DeposedBeforeItApplied);
+            if let Some(applied) = in_flight.verdict {
+                if applied {
+                    laws.tally.sometimes(Sometimes::DeposedBeforeItApplied);
+                }
             } else if rng.chance(60) {
                 // Unheard by its own controller, it is told as committed by a successor only, and none is elected while this
                 // one is fresh.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use protocol::planted::{self, Bug};
 
+use super::read::{Cursor, step};
 use super::shared::{DirState, Gate};
 use super::{Active, Cutting, Log};
 use crate::epochs::{EpochStart, EpochTable};
@@ -56,19 +57,23 @@ impl Log {
         Ok(self.end)
     }
 
-    /// The outline, ending at the last batch boundary at or below `to`, of the segment that holds it.
+    /// The outline, ending at the last batch boundary at or below `to`, of the segment that holds it. What it adds up is
+    /// compared with the next place that is known of the batches about to go: afterwards nothing else could tell.
     fn outline_up_to(&self, to: u64) -> Result<Outline, LogError> {
         let (full, file) = self.segment_at(to)?;
         let mut outline = full.rewound(to);
+        let Some(mut cursor) = full.floor(to).map(|entry| Cursor::new(&full, entry)) else { return Ok(outline) };
         let mut walker = Walker::new(&*file.file, full.end);
         while outline.next < to {
-            let step = walker.next(&outline).map_err(|e| Damage::new(&file.path, outline.end, e.to_string()))?;
-            let (header, _) = step.map_err(|stop| Damage::new(&file.path, outline.end, format!("{stop:?}")))?;
+            let found = walker.next(&outline).map_err(|e| Damage::new(&file.path, outline.end, e.to_string()))?;
+            let (header, _) = found.map_err(|stop| Damage::new(&file.path, outline.end, format!("{stop:?}")))?;
             if header.next_offset() > to {
                 break;
             }
+            step(&full, &file, &mut cursor, &header)?;
             outline.add(&header, self.config.index_interval_bytes);
         }
+        self.confirm(&full, &file, &mut cursor, &[])?;
         Ok(outline)
     }
 

@@ -56,20 +56,22 @@ impl From<&SegmentFile> for Opened {
 }
 
 /// The place that a walk over stored batches has reached.
-struct Cursor {
+pub(super) struct Cursor {
     position: u64,
     next: u64,
     chain: u64,
     /// Where the chain hash is compared next.
     goal: Known,
-    /// No batch since the last place where it was compared.
-    confirmed: bool,
+    /// Position of the last place where it was compared: what lies before is what was written.
+    confirmed: u64,
+    /// Position of the first batch that is wanted, once it was found.
+    first: Option<u64>,
 }
 
 impl Cursor {
-    fn new(outline: &Outline, entry: &Entry) -> Cursor {
-        let goal = outline.known_after(entry.offset);
-        Cursor { position: entry.position, next: entry.offset, chain: entry.chain, goal, confirmed: true }
+    pub(super) fn new(outline: &Outline, entry: &Entry) -> Cursor {
+        let (goal, position) = (outline.known_after(entry.offset), entry.position);
+        Cursor { position, next: entry.offset, chain: entry.chain, goal, confirmed: position, first: None }
     }
 }
 
@@ -91,8 +93,8 @@ struct Bounds {
 impl Log {
     /// Whole batches from the one that holds `from`, as stored, at most `max_bytes` (the first one regardless if
     /// `min_one`), none that reaches `upto` or beyond. From one segment at a time, so a short answer is not the end.
-    /// Empty if `from` is at `upto` or the log end. Errors: `from` outside of the log, damage that a second look finds too
-    /// (of a header a little behind what was asked for as well: nothing confirms the batches before it then).
+    /// Empty if `from` is at `upto` or the log end. Errors: `from` outside of the log, damage that a second look finds too:
+    /// of the first batch, or of a header behind it with no known place of the chain between them to confirm it.
     pub fn read(&self, from: u64, max_bytes: usize, upto: u64, min_one: bool) -> Result<Bytes, LogError> {
         self.shared.check()?;
         if from < self.start {
@@ -127,12 +129,21 @@ impl Log {
                 let what = format!("file ends {} bytes early", len - bytes.len());
                 return Err(Damage::new(&opened.path, at + bytes.len() as u64, what).into());
             }
-            match self.pass(outline, opened, bounds, &mut cursor, &bytes)? {
-                Pass::Found(start, end) => {
+            let passed = self.pass(outline, opened, bounds, &mut cursor, &bytes).and_then(|pass| {
+                if let Pass::Found(_, end) = pass {
                     self.confirm(outline, opened, &mut cursor, &bytes[end..])?;
-                    return Ok(Bytes::from(bytes).slice(start..end));
                 }
-                Pass::More(more) => want = more.max(Header::LEN),
+                Ok(pass)
+            });
+            match passed {
+                Ok(Pass::Found(start, end)) => return Ok(Bytes::from(bytes).slice(start..end)),
+                Ok(Pass::More(more)) => want = more.max(Header::LEN),
+                // The next read meets the damage.
+                Err(_) if cursor.first.is_some_and(|first| first < cursor.confirmed) => {
+                    let first = cursor.first.map_or(at, |first| first);
+                    return Ok(Bytes::from(bytes).slice((first - at) as usize..(cursor.confirmed - at) as usize));
+                }
+                Err(damage) => return Err(damage),
             }
         }
     }
@@ -190,6 +201,7 @@ impl Log {
                     return Ok(found(None));
                 }
                 first.get_or_insert(here);
+                cursor.first.get_or_insert(cursor.position);
             } else if rest.len() < len {
                 step(outline, opened, cursor, &header)?;
                 return Ok(Pass::More(bounds.max_bytes));
@@ -199,9 +211,15 @@ impl Log {
     }
 
     /// Goes on over headers, `bytes` being what is held behind the cursor, to the next place where the chain hash is known.
-    fn confirm(&self, outline: &Outline, opened: &Opened, cursor: &mut Cursor, bytes: &[u8]) -> Result<(), LogError> {
+    pub(super) fn confirm(
+        &self,
+        outline: &Outline,
+        opened: &Opened,
+        cursor: &mut Cursor,
+        bytes: &[u8],
+    ) -> Result<(), LogError> {
         let (mut held, mut held_at) = (Cow::Borrowed(bytes), cursor.position);
-        while !cursor.confirmed {
+        while cursor.confirmed != cursor.position {
             let mut rest = held.get((cursor.position - held_at) as usize..).unwrap_or_default();
             if rest.len() < Header::LEN {
                 let left = outline.end.saturating_sub(cursor.position);
@@ -347,12 +365,11 @@ impl Log {
 }
 
 /// Moves the cursor past a batch and compares the chain hash wherever the index knows it.
-fn step(outline: &Outline, opened: &Opened, cursor: &mut Cursor, header: &Header) -> Result<(), LogError> {
+pub(super) fn step(outline: &Outline, opened: &Opened, cursor: &mut Cursor, header: &Header) -> Result<(), LogError> {
     cursor.position += header.total_len() as u64;
     cursor.next = header.next_offset();
     cursor.chain = chain_next(cursor.chain, header);
-    cursor.confirmed = cursor.next >= cursor.goal.offset;
-    if !cursor.confirmed {
+    if cursor.next < cursor.goal.offset {
         return Ok(());
     }
     let reached = Known { offset: cursor.next, position: cursor.position, chain: cursor.chain };
@@ -360,6 +377,7 @@ fn step(outline: &Outline, opened: &Opened, cursor: &mut Cursor, header: &Header
         let what = "chain hash does not match: a batch before here is not the one that was written";
         return Err(Damage::new(&opened.path, cursor.position, what).into());
     }
+    cursor.confirmed = cursor.position;
     cursor.goal = outline.known_after(cursor.next);
     Ok(())
 }

@@ -191,6 +191,24 @@ fn the_lease_of_a_deposed_leader_waits_for_the_batch_that_deposes_it() {
 }
 
 #[test]
+fn the_lease_waits_for_a_batch_that_moves_a_leadership_too() {
+    let mut world = World::of(3);
+    let at = world.topic("t1", 1, 3, &[]);
+    let (leader, base) = (world.partition(at).leader.expect("led"), world.image.batch_no);
+    let wish = Heartbeat { wants_shutdown: true, ..world.heartbeat(leader.0) };
+    let now = world.now();
+    let plan = crate::decide::batch::run_batch(&world.image, &mut world.sessions, now, &[Command::Heartbeat(wish)]);
+    assert!(plan.facts.iter().any(|fact| matches!(fact, Fact::PartitionsChanged(_))), "{:?}", plan.facts);
+    for id in 1..=3 {
+        let expected = if leader == b(id) { base.next() } else { base };
+        match world.sessions.answer_heartbeat(&world.image, &world.heartbeat(id), world.mono, true) {
+            HeartbeatDecision::Answer { answer, .. } => assert_eq!(answer.renews_at, expected, "broker {id}"),
+            HeartbeatDecision::Silent => panic!("broker {id} is answered"),
+        }
+    }
+}
+
+#[test]
 fn an_applied_number_that_falls_within_one_registration_fences_the_broker_for_good() {
     let mut world = World::of(2);
     world.pass(1_000, &[1, 2]);
