@@ -3,6 +3,7 @@
 //! verdict; `lead` says who leads; `barrier` makes a new leader wait for everything before it. Vote, log
 //! and snapshots are durable before they are acknowledged, and damage halts the process.
 
+mod admission;
 #[cfg(feature = "bare-storage")]
 pub mod bare;
 mod cache;
@@ -29,6 +30,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use admission::Inadmissible;
 pub use disk::DiskError;
 pub use halt::Halt;
 pub use membership::{ChangeError, VoterChange, VoterChanged, check_first_voters};

@@ -2,6 +2,7 @@
 //! deadline. A transport failure is never a granted vote. The input stream of appends is polled only from
 //! the output stream, so that dropping one drops the other: openraft holds a lock while it waits for the next request.
 
+use super::admission::{self, Asked, Inadmissible};
 use super::transport::{Call, Lane, LinkError, Peer, Transport};
 use super::types::alias::{RPCError, Snapshot, Vote};
 use super::types::{TypeConfig, VoterId, VoterNode};
@@ -130,6 +131,14 @@ fn decode<A: DeserializeOwned>(bytes: &[u8]) -> Result<A, RPCError> {
     postcard::from_bytes(bytes).map_err(|e| RPCError::Network(NetworkError::new(&e)))
 }
 
+/// An answer that no controller gives counts as none.
+fn admitted<A>(answer: A, verdict: Result<(), Inadmissible>) -> Result<A, RPCError> {
+    verdict.map(|()| answer).map_err(|refused| {
+        tracing::error!(%refused, "a peer's answer is not taken");
+        RPCError::Network(NetworkError::new(&refused))
+    })
+}
+
 impl RaftNetworkV2<TypeConfig> for Client {
     type SnapshotData = ImageBytes;
 
@@ -138,7 +147,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError> {
-        self.control(Call::Append, RPCTypes::AppendEntries, &request, &option).await
+        let answer = self.control(Call::Append, RPCTypes::AppendEntries, &request, &option).await?;
+        let verdict = admission::appended(&answer, &Asked::of(self.me, &request));
+        admitted(answer, verdict)
     }
 
     fn stream_append<'s, S>(
@@ -163,7 +174,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError> {
-        self.control(Call::Vote, RPCTypes::Vote, &request, &option).await
+        let answer = self.control(Call::Vote, RPCTypes::Vote, &request, &option).await?;
+        let verdict = admission::voted(&answer, self.me, request.vote.leader_id.term);
+        admitted(answer, verdict)
     }
 
     async fn pre_vote(
@@ -171,7 +184,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError> {
-        self.control(Call::PreVote, RPCTypes::Vote, &request, &option).await
+        let answer = self.control(Call::PreVote, RPCTypes::Vote, &request, &option).await?;
+        let verdict = admission::voted(&answer, self.me, request.vote.leader_id.term);
+        admitted(answer, verdict)
     }
 
     async fn full_snapshot(
@@ -183,13 +198,16 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let data = snapshot.snapshot.0;
         let head = encode(&SnapshotHead { vote, meta: snapshot.meta });
+        let term = vote.leader_id.term;
         let deadline = deadline_for(SNAPSHOT_DEADLINE_BASE.max(option.soft_ttl()), data.len());
         let sending = self.transport.snapshot(self.peer.clone(), head, data, deadline);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = sending => {
                 let bytes = answer.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))?;
-                Ok(decode(&bytes)?)
+                let answer: SnapshotResponse<TypeConfig> = decode(&bytes)?;
+                let verdict = admission::another_vote("answer.vote", &answer.vote, self.me, term);
+                Ok(admitted(answer, verdict)?)
             }
         }
     }
@@ -210,8 +228,8 @@ struct Pipeline<S> {
     input: Option<S>,
     requests: mpsc::Sender<Bytes>,
     answers: BoxStream<'static, Result<Bytes, LinkError>>,
-    /// When each unanswered request must be answered, and the time it was given.
-    deadlines: VecDeque<(Instant, Duration)>,
+    /// When each unanswered request must be answered, the time it was given, and what it asked.
+    deadlines: VecDeque<(Instant, Duration, Asked)>,
 }
 
 type Answer = Result<StreamAppendResult<TypeConfig>, RPCError>;
@@ -273,7 +291,7 @@ where
     fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) {
         let bytes = encode(request);
         let time = deadline_for(APPEND_DEADLINE_BASE, bytes.len());
-        self.deadlines.push_back((Instant::now() + time, time));
+        self.deadlines.push_back((Instant::now() + time, time, Asked::of(self.me, request)));
         // The channel has a place for every request under way. A closed one shows as the end of the answers.
         if self.requests.try_send(bytes).is_err() {
             tracing::debug!(target = %self.target, "append stream closed while sending");
@@ -281,15 +299,18 @@ where
     }
 
     fn answered(mut self, answer: Option<Result<Bytes, LinkError>>) -> Option<(Answer, Option<Self>)> {
+        let asked = self.deadlines.pop_front().map(|(_, _, asked)| asked);
         let result = match answer {
-            Some(Ok(bytes)) => decode::<StreamAppendResult<TypeConfig>>(&bytes),
+            Some(Ok(bytes)) => decode::<StreamAppendResult<TypeConfig>>(&bytes).and_then(|answer| {
+                let verdict = admission::streamed(&answer, asked.as_ref());
+                admitted(answer, verdict)
+            }),
             Some(Err(error)) => Err(rpc_error(self.me, self.target, RPCTypes::AppendEntries, error)),
             None => {
                 let error = LinkError::Unreachable("append stream ended".to_owned());
                 Err(rpc_error(self.me, self.target, RPCTypes::AppendEntries, error))
             }
         };
-        self.deadlines.pop_front();
         let goes_on = matches!(result, Ok(Ok(_)));
         Some((result, goes_on.then_some(self)))
     }
@@ -305,9 +326,9 @@ where
     }
 }
 
-async fn expiry(oldest: Option<(Instant, Duration)>) -> Duration {
+async fn expiry(oldest: Option<(Instant, Duration, Asked)>) -> Duration {
     match oldest {
-        Some((at, time)) => {
+        Some((at, time, _)) => {
             tokio::time::sleep_until(at).await;
             time
         }

@@ -1,6 +1,8 @@
 //! The receiving side of Raft's messages: bytes in, bytes out. A voter that has just started neither grants
-//! votes nor takes over: it may have forgotten a lease it gave before. One without room on its disk does not take over. Who may ask was checked before.
+//! votes nor takes over: it may have forgotten a lease it gave before. One without room on its disk does not take over. Who
+//! may ask was checked before; what may be said is checked by [`admission`].
 
+use super::admission::{self, Inadmissible, Local};
 use super::network::{SnapshotHead, encode};
 use super::snapshot::ImageBytes;
 use super::transport::Call;
@@ -14,6 +16,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use protocol::planted::Bug;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +25,9 @@ pub enum ServeError {
     /// It does not decode.
     #[error("raft message does not decode: {0}")]
     Malformed(String),
+    /// No controller sends it; Raft does not see it.
+    #[error("raft message: {0}")]
+    Inadmissible(#[from] Inadmissible),
     /// Votes are withheld for one maximum election timeout after a start.
     #[error("this voter has just started and grants no votes yet")]
     JustStarted,
@@ -66,6 +73,15 @@ impl Quorum {
         Err(ServeError::AnotherDirectory { id: from.id, known, given: from.directory })
     }
 
+    /// What the gate holds a message against.
+    fn local(&self) -> Local {
+        // The image first: it may only be older than what the metrics say.
+        let batch_no = self.feed.image().batch_no;
+        let metrics = self.raft.metrics();
+        let seen = metrics.borrow_watched();
+        Local { me: self.me, term: seen.current_term, committed: seen.local_committed, batch_no }
+    }
+
     /// Answers one unary message.
     ///
     /// # Errors
@@ -81,35 +97,58 @@ impl Quorum {
         match call {
             Call::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode(&payload)?;
+                admission::append(&request, &self.local())?;
                 Ok(encode(&self.raft.append_entries(request).await.map_err(stopped)?))
             }
             Call::Vote => {
                 let request: VoteRequest<TypeConfig> = decode(&payload)?;
+                admission::vote(&request, &self.local())?;
                 Ok(encode(&self.raft.vote(request).await.map_err(stopped)?))
             }
             Call::PreVote => {
                 let request: VoteRequest<TypeConfig> = decode(&payload)?;
+                admission::vote(&request, &self.local())?;
                 Ok(encode(&self.raft.pre_vote(request).await.map_err(stopped)?))
             }
             Call::WouldLead => Ok(Bytes::new()),
             Call::TransferLeader => {
                 let request: TransferLeaderRequest<TypeConfig> = decode(&payload)?;
+                admission::transfer(&request, &self.local())?;
                 Ok(encode(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?))
             }
         }
     }
 
-    /// Answers a stream of appends, in order. The stream ends at the first message that does not decode, and when
-    /// Raft ends it (a conflict, a higher vote).
-    pub fn serve_appends(&self, requests: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, ServeError>> {
-        let decoded = requests.map(|bytes| decode::<AppendEntriesRequest<TypeConfig>>(&bytes)).take_while(|request| {
-            if let Err(error) = request {
-                tracing::error!(%error, "append stream ends");
+    /// Answers a stream of appends, in order. The stream ends at the first message that is refused, with the refusal as the
+    /// last answer, and when Raft ends it (a conflict, a higher vote).
+    pub fn serve_appends(
+        self: &Arc<Self>,
+        requests: BoxStream<'static, Bytes>,
+    ) -> BoxStream<'static, Result<Bytes, ServeError>> {
+        let (refused, refusal) = oneshot::channel();
+        let gate = (Arc::downgrade(self), requests, refused);
+        let admitted = futures_util::stream::unfold(Some(gate), |gate| async {
+            let (quorum, mut requests, refused) = gate?;
+            let bytes = requests.next().await?;
+            match quorum.upgrade()?.admitted(&bytes) {
+                Ok(request) => Some((request, Some((quorum, requests, refused)))),
+                Err(error) => {
+                    tracing::error!(%error, "append stream ends");
+                    let _nobody_may_listen = refused.send(error);
+                    None
+                }
             }
-            std::future::ready(request.is_ok())
         });
-        let requests = decoded.filter_map(|request| std::future::ready(request.ok()));
-        self.raft.stream_append(requests).map(|answer| answer.map(|a| encode(&a)).map_err(stopped)).boxed()
+        let answers = self.raft.stream_append(admitted.boxed());
+        let answers = answers.map(|answer| answer.map(|a| encode(&a)).map_err(stopped));
+        let last = futures_util::stream::once(refusal).filter_map(|refused| std::future::ready(refused.ok().map(Err)));
+        answers.chain(last).boxed()
+    }
+
+    fn admitted(&self, bytes: &[u8]) -> Result<AppendEntriesRequest<TypeConfig>, ServeError> {
+        let request = decode(bytes)?;
+        admission::append(&request, &self.local())?;
+        Ok(request)
     }
 
     /// Installs a received snapshot.
@@ -117,12 +156,15 @@ impl Quorum {
     /// # Errors
     /// [`ServeError`]: the sender tries again.
     pub async fn serve_snapshot(&self, head: &[u8], data: Bytes) -> Result<Bytes, ServeError> {
-        let SnapshotHead { vote, meta } = decode(head)?;
+        let head: SnapshotHead = decode(head)?;
         let data = ImageBytes(data);
         let checked = data.clone();
         // Up to a GiB: not on a thread that answers heartbeats.
-        let decoded = protocol::machine::blocking(move || checked.decode().map(drop)).await.map_err(stopped)?;
-        decoded.map_err(|e| ServeError::Malformed(e.to_string()))?;
+        let decoded =
+            protocol::machine::blocking(move || checked.decode().map(|image| image.batch_no)).await.map_err(stopped)?;
+        let batch_no = decoded.map_err(|e| ServeError::Malformed(e.to_string()))?;
+        admission::snapshot(&head, batch_no, &self.local())?;
+        let SnapshotHead { vote, meta } = head;
         let snapshot = Snapshot { meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         metrics::counter!(crate::metrics::SNAPSHOTS_INSTALLED).increment(1);

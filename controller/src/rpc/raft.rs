@@ -82,7 +82,7 @@ impl Reception {
 
 fn refusal(error: ServeError) -> ApiError {
     let code = match error {
-        ServeError::Malformed(_) => ErrorCode::InvalidRequest,
+        ServeError::Malformed(_) | ServeError::Inadmissible(_) => ErrorCode::InvalidRequest,
         ServeError::JustStarted | ServeError::AnotherDirectory { .. } => ErrorCode::RefusedBySafetyRule,
         ServeError::DiskFull => ErrorCode::DiskFull,
         ServeError::Stopped(_) => ErrorCode::ShuttingDown,

@@ -2,6 +2,7 @@
 //! memory whose links can be cut.
 
 mod deciding;
+mod hostile;
 mod links;
 mod storage;
 mod stories;
