@@ -22,7 +22,24 @@ use protocol::timers::Timers;
 use std::sync::OnceLock;
 use uuid::Uuid;
 
-pub use crate::quorum::fuzzing::{raft_corpus, raft_directory, raft_entry, raft_payload, snapshot_file};
+pub use crate::quorum::fuzzing::{
+    raft_directories, raft_directory, raft_entry, raft_message, raft_payload, snapshot_body, snapshot_file,
+    snapshot_files,
+};
+
+/// How deep an input got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Ended by the first check: framing, a checksum, a length.
+    Refused,
+    /// Read, then refused for what it says.
+    Decoded,
+    /// Taken.
+    Accepted,
+}
+
+/// Kinds of payload that [`raft_payload`] knows.
+pub const RAFT_KINDS: u8 = crate::quorum::fuzzing::KINDS;
 
 const NOW: Now = Now { mono: 10_000, wall: 1_700_000_000_000 };
 
@@ -94,8 +111,8 @@ pub fn register_bytes(id: u32) -> Vec<u8> {
 }
 
 /// Decides a command on the cluster. Whatever comes of it may be written, and fits an entry.
-fn decided(command: Result<Command, ApiError>) {
-    let Ok(command) = command else { return };
+fn decided(command: Result<Command, ApiError>) -> Depth {
+    let Ok(command) = command else { return Depth::Decoded };
     let (image, sessions) = cluster();
     let mut sessions = sessions.clone();
     let Plan { facts, replies, .. } = run_batch(image, &mut sessions, NOW, &[command]);
@@ -104,6 +121,7 @@ fn decided(command: Result<Command, ApiError>) {
     if !facts.is_empty() {
         folded(image, facts);
     }
+    if replies[0].is_ok() { Depth::Accepted } else { Depth::Decoded }
 }
 
 fn read<M: Message + Default>(bytes: &[u8]) -> Option<M> {
@@ -111,8 +129,9 @@ fn read<M: Message + Default>(bytes: &[u8]) -> Option<M> {
 }
 
 /// Messages of the lifecycle service.
-pub fn lifecycle(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+#[must_use]
+pub fn lifecycle(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     let command = match kind % 5 {
         0 => read(bytes).map(|r| commands::register(r).map(Command::Register)),
         1 => read(bytes).map(|r| commands::prove_restart(&r).map(Command::ProveRestart)),
@@ -120,21 +139,21 @@ pub fn lifecycle(bytes: &[u8]) {
         3 => read(bytes).map(|r| commands::report_log_ends(r).map(Command::ReportLogEnds)),
         _ => read(bytes).map(|r| commands::heartbeat(&r, 3).map(Command::Heartbeat)),
     };
-    if let Some(command) = command {
-        if let Ok(Command::Heartbeat(heartbeat)) = &command {
-            let (image, sessions) = cluster();
-            sessions.clone().answer_heartbeat(image, heartbeat, NOW.mono, true);
-            sessions.clone().note_heartbeat(image, heartbeat, NOW.mono);
-        }
-        decided(command);
+    let Some(command) = command else { return Depth::Refused };
+    if let Ok(Command::Heartbeat(heartbeat)) = &command {
+        let (image, sessions) = cluster();
+        sessions.clone().answer_heartbeat(image, heartbeat, NOW.mono, true);
+        sessions.clone().note_heartbeat(image, heartbeat, NOW.mono);
     }
+    decided(command)
 }
 
 /// Messages of the admin service.
-pub fn admin(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+#[must_use]
+pub fn admin(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     let topic = TopicId(Uuid::from_u128(8));
-    let command = match kind % 8 {
+    let command = match kind % 9 {
         0 => read(bytes).map(|r| Ok(Command::CreateTopic(commands::create_topic(r, topic, 9, 1)))),
         1 => read::<admin::DeleteTopicRequest>(bytes)
             .map(|r| Ok(Command::DeleteTopic(DeleteTopic { name: r.name, at_ms: 1 }))),
@@ -143,43 +162,48 @@ pub fn admin(bytes: &[u8]) {
         4 => read(bytes).map(|r| commands::elect_leaders(r, 1).map(Command::ElectLeaders)),
         5 => read::<admin::ShutdownBrokerRequest>(bytes)
             .map(|r| convert::broker_id("broker_id", r.broker_id).map(|broker| Command::ShutdownBroker { broker })),
-        6 => return voters(bytes),
-        _ => return questions(bytes),
+        6 => return read(bytes).map_or(Depth::Refused, voters),
+        7 => return read(bytes).map_or(Depth::Refused, |r| explained(&r)),
+        _ => return read(bytes).map_or(Depth::Refused, |r| targeted(&r)),
     };
-    if let Some(command) = command {
-        decided(command);
-    }
+    command.map_or(Depth::Refused, decided)
 }
 
-fn voters(bytes: &[u8]) {
-    let Some(request) = read::<admin::ChangeVotersRequest>(bytes) else { return };
-    for spec in request.remove {
-        admin_wire::voter_id("remove", &spec).ok();
-    }
+fn taken(taken: bool) -> Depth {
+    if taken { Depth::Accepted } else { Depth::Decoded }
+}
+
+fn voters(request: admin::ChangeVotersRequest) -> Depth {
+    let removed = request.remove.iter().all(|spec| admin_wire::voter_id("remove", spec).is_ok());
+    let mut added = true;
     for spec in request.add {
-        if let Ok(voter) = admin_wire::voter(spec) {
-            assert!(voter.node.locality.starts_with(&crate::quorum::guard::data_centre(&voter.node.locality)));
+        match admin_wire::voter(spec) {
+            Ok(voter) => {
+                assert!(voter.node.locality.starts_with(&crate::quorum::guard::data_centre(&voter.node.locality)));
+            }
+            Err(_) => added = false,
         }
     }
+    taken(removed && added)
 }
 
-fn questions(bytes: &[u8]) {
-    let (image, _) = cluster();
-    if let Some(r) = read::<admin::ExplainPartitionRequest>(bytes) {
-        explain::explain_partition(image, &r.topic, r.partition).ok();
-    }
-    if let Some(r) = read::<admin::DescribeConfigsRequest>(bytes) {
-        admin_wire::target(r.kind, &r.name).ok();
-    }
+fn explained(request: &admin::ExplainPartitionRequest) -> Depth {
+    taken(explain::explain_partition(&cluster().0, &request.topic, request.partition).is_ok())
+}
+
+fn targeted(request: &admin::DescribeConfigsRequest) -> Depth {
+    taken(admin_wire::target(request.kind, &request.name).is_ok())
 }
 
 /// Messages of the Raft service: the envelope, and the payload inside it.
-pub fn raft(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+#[must_use]
+pub fn raft(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     if kind % 2 == 0 {
-        raft_payload(kind / 2, bytes);
-    } else if let Some(message) = read::<raft::RaftMessage>(bytes) {
-        convert::uuid("to_directory", &message.to_directory).ok();
-        raft_payload(kind / 2, &message.payload);
+        return raft_payload(kind / 2, bytes);
     }
+    let Some(message) = read::<raft::RaftMessage>(bytes) else { return Depth::Refused };
+    let addressed = convert::uuid("to_directory", &message.to_directory).is_ok();
+    let depth = raft_payload(kind / 2, &message.payload);
+    if addressed { depth } else { depth.min(Depth::Decoded) }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const MAGIC: &[u8; 8] = b"SWSNAP01";
 /// magic, body length (8), crc32c of body (4), crc32c of this head (4)
 const HEAD_LEN: usize = 24;
-pub(crate) const SUFFIX: &str = ".snapshot";
+const SUFFIX: &str = ".snapshot";
 const TEMPORARY: &str = "writing.tmp";
 
 /// Why a snapshot could not be read or written.
@@ -137,18 +137,7 @@ impl SnapshotStore {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(temporary, "remove")(e)),
             _ => {}
         }
-        let meta = postcard::to_stdvec(&built.meta).expect("snapshot meta holds only types that postcard can write");
-        let mut body = BytesMut::with_capacity(4 + meta.len() + built.data.0.len());
-        body.put_u32_le(u32::try_from(meta.len()).expect("a membership of a few voters is small"));
-        body.extend_from_slice(&meta);
-        body.extend_from_slice(&built.data.0);
-        let mut bytes = BytesMut::with_capacity(HEAD_LEN + body.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.put_u64_le(body.len() as u64);
-        bytes.put_u32_le(crc32c(&body));
-        let head_crc = crc32c(&bytes);
-        bytes.put_u32_le(head_crc);
-        bytes.extend_from_slice(&body);
+        let bytes = framed(&body_of(built));
         let file = self.storage.create(temporary).map_err(io_error(temporary, "create"))?;
         file.write_at(0, &bytes).map_err(io_error(temporary, "write"))?;
         file.sync().map_err(io_error(temporary, "sync"))
@@ -196,14 +185,36 @@ impl SnapshotStore {
     }
 }
 
-fn split_body(body: &Bytes) -> Option<Built> {
+/// Length of the meta, the meta, the image.
+pub(super) fn body_of(built: &Built) -> Bytes {
+    let meta = postcard::to_stdvec(&built.meta).expect("snapshot meta holds only types that postcard can write");
+    let mut body = BytesMut::with_capacity(4 + meta.len() + built.data.0.len());
+    body.put_u32_le(u32::try_from(meta.len()).expect("a membership of a few voters is small"));
+    body.extend_from_slice(&meta);
+    body.extend_from_slice(&built.data.0);
+    body.freeze()
+}
+
+/// A body behind its head.
+pub(super) fn framed(body: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(HEAD_LEN + body.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.put_u64_le(body.len() as u64);
+    bytes.put_u32_le(crc32c(body));
+    let head_crc = crc32c(&bytes);
+    bytes.put_u32_le(head_crc);
+    bytes.extend_from_slice(body);
+    bytes.freeze()
+}
+
+pub(super) fn split_body(body: &Bytes) -> Option<Built> {
     let len = u32::from_le_bytes(body.get(..4)?.try_into().ok()?) as usize;
     let meta = postcard::from_bytes(body.get(4..4 + len)?).ok()?;
     Some(Built { meta, data: ImageBytes(body.slice(4 + len..)) })
 }
 
 /// Names sort by index; the term follows for people.
-fn name_of(last: Option<LogId>) -> String {
+pub(super) fn name_of(last: Option<LogId>) -> String {
     match last {
         Some(id) => format!("{:020}-{}{SUFFIX}", id.index, id.leader_id.term),
         None => format!("{:020}-empty{SUFFIX}", 0),

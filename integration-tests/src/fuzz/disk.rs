@@ -1,9 +1,13 @@
 //! Files as somebody else left them: segments, indexes, registries, identities, Raft directories, and tables of epochs.
 
+use super::mutate::change;
 use super::records::batch_of;
 use super::replica::at;
+use super::{Depth, seal};
+use crate::chaos::random::Random;
 use log::data_dir::{BrokerState, DataDir, Expected, Identity, Role};
 use log::registry::{Event, PartitionKey, Registry};
+use log::slot_file::StateFile;
 use log::storage::Storage;
 use log::storage::memory::MemStorage;
 use log::{EpochTable, Log, LogConfig};
@@ -53,26 +57,27 @@ fn contents(log: &Log) -> Option<Vec<u8>> {
 }
 
 /// A segment of somebody's making. What opens can be appended to, and opens again with what was appended.
-pub(super) fn segment_body(bytes: &[u8]) {
+pub(super) fn segment_body(bytes: &[u8]) -> Depth {
     let disk = MemStorage::new();
     let storage = shared(&disk);
     let built = log::storage::create_dir_durably(&*storage, Path::new(ROOT))
         .and_then(|()| storage.create(&Path::new(ROOT).join(SEGMENT)))
         .and_then(|file| file.write_at(0, bytes));
     assert!(built.is_ok(), "a simulated disk takes a file");
-    let Ok((mut log, _)) = Log::open(shared(&disk), Path::new(ROOT), config()) else { return };
-    let Some(before) = contents(&log) else { return };
+    let Ok((mut log, _)) = Log::open(shared(&disk), Path::new(ROOT), config()) else { return Depth::Refused };
+    let Some(before) = contents(&log) else { return Depth::Decoded };
     let mut batch = batch_of(Compression::None, 1, b"after");
     let (end, epoch) = (log.end_offset(), log.last_epoch().unwrap_or(0));
     stamp(&mut batch, end, epoch);
     if log.append(end, &batch).is_err() {
-        return;
+        return Depth::Decoded;
     }
     log.sync().expect("a healthy disk");
     drop(log);
     let (log, _) = Log::open(shared(&disk), Path::new(ROOT), config()).expect("what opened once opens again");
     let after = contents(&log).expect("what was read once is read again");
     assert!(after.starts_with(&before) && after.ends_with(&batch), "a batch was lost between two starts");
+    if before.is_empty() { Depth::Decoded } else { Depth::Accepted }
 }
 
 pub(super) fn segments() -> Vec<Vec<u8>> {
@@ -97,8 +102,8 @@ fn indexed() -> &'static (MemStorage, Vec<PathBuf>, Vec<u8>) {
 }
 
 /// Whatever an index holds, the log reads the same. The first byte chooses which.
-pub(super) fn index_body(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+pub(super) fn index_body(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     let (disk, files, truth) = indexed();
     let disk = disk.fork();
     let file = &files[usize::from(*kind) % files.len()];
@@ -106,12 +111,15 @@ pub(super) fn index_body(bytes: &[u8]) {
     // Not every file beside a segment can be rebuilt: one that cannot is damage, and says so.
     let Ok((log, _)) = Log::open(shared(&disk), Path::new(ROOT), config()) else {
         assert!(file.extension().is_none_or(|e| e != "index"), "an index kept a log from opening");
-        return;
+        return Depth::Refused;
     };
     if let Some(read) = contents(&log) {
         assert_eq!(&read, truth, "an index changed what a log holds");
     }
     log.offset_for_time(1_000).ok();
+    // One that is not believed is written anew: what is as it was given was believed.
+    drop(log);
+    if disk.contents(file).is_ok_and(|now| now == bytes) { Depth::Accepted } else { Depth::Decoded }
 }
 
 fn with_kind(files: &[PathBuf], disk: &MemStorage) -> Vec<Vec<u8>> {
@@ -154,21 +162,29 @@ fn open(disk: &MemStorage) -> Result<DataDir, log::data_dir::DataDirError> {
 }
 
 /// A file of a data directory of somebody's making. The first byte chooses which.
-pub(super) fn directory_body(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+pub(super) fn directory_body(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     let (disk, files) = directory();
     let disk = disk.fork();
     disk.damage(&files[usize::from(*kind) % files.len()], bytes.to_vec()).expect("the file exists");
-    let Ok(data) = open(&disk) else { return };
-    if let Ok(Some(state)) = data.broker_state() {
-        data.store_broker_state(&state).expect("what was read can be written");
-        assert_eq!(data.broker_state().ok(), Some(Some(state)));
+    let file = StateFile::new(shared(&disk), files[usize::from(*kind) % files.len()].clone());
+    let whole = file.load().is_ok();
+    let Ok(data) = open(&disk) else { return if whole { Depth::Decoded } else { Depth::Refused } };
+    let state = data.broker_state();
+    if let Ok(Some(state)) = &state {
+        data.store_broker_state(state).expect("what was read can be written");
+        assert_eq!(data.broker_state().ok(), Some(Some(state.clone())));
     }
-    data.clean_shutdown().ok();
-    data.strays().ok();
-    broker::recovery::take_evidence(&data).ok();
-    if let Ok(mut registry) = Registry::open(data.storage(), &data.registry_dir()) {
-        broker::recovery::recover(&data, &mut registry, &broker::checkpoints::NoCheckpoints, 1).ok();
+    let read = state.is_ok() && data.clean_shutdown().is_ok() && data.strays().is_ok();
+    let evidence = broker::recovery::take_evidence(&data).is_ok();
+    let registry = Registry::open(data.storage(), &data.registry_dir());
+    let recovered = registry.is_ok_and(|mut registry| {
+        broker::recovery::recover(&data, &mut registry, &broker::checkpoints::NoCheckpoints, 1).is_ok()
+    });
+    match (read && evidence && recovered, whole) {
+        (true, _) => Depth::Accepted,
+        (false, true) => Depth::Decoded,
+        (false, false) => Depth::Refused,
     }
 }
 
@@ -183,39 +199,66 @@ fn registry_files() -> Vec<PathBuf> {
 }
 
 /// A file of the registry of somebody's making. What one start reads, the next reads too.
-pub(super) fn registry_body(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+pub(super) fn registry_body(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     let disk = directory().0.fork();
     let files = registry_files();
-    disk.damage(&files[usize::from(*kind) % files.len()], bytes.to_vec()).expect("the file exists");
+    let file = &files[usize::from(*kind) % files.len()];
+    disk.damage(file, bytes.to_vec()).expect("the file exists");
     let dir = Path::new(ROOT).join("registry");
-    let Ok(registry) = Registry::open(&shared(&disk), &dir) else { return };
+    let whole = match file.extension() {
+        Some(_) => Log::open(shared(&disk.fork()), file.parent().unwrap_or(&dir), LogConfig::default()).is_ok(),
+        None => StateFile::new(shared(&disk), file.clone()).load().is_ok(),
+    };
+    let Ok(registry) = Registry::open(&shared(&disk), &dir) else {
+        return if whole { Depth::Decoded } else { Depth::Refused };
+    };
     let entries: Vec<_> = registry.iter().map(|(key, entry)| (*key, *entry)).collect();
     drop(registry);
     let again = Registry::open(&shared(&disk), &dir).expect("what one start read, the next reads");
     assert_eq!(again.iter().map(|(key, entry)| (*key, *entry)).collect::<Vec<_>>(), entries);
+    Depth::Accepted
 }
 
 pub(super) fn registries() -> Vec<Vec<u8>> {
     with_kind(&registry_files(), &directory().0)
 }
 
-/// Files of a Raft directory are made by mutation: a legal segment, and noise that looks like a vote.
+/// Files of a controller's Raft directory and what stands in them, each as the product writes it.
 pub(super) fn raft_directories() -> Vec<Vec<u8>> {
-    let mut corpus: Vec<Vec<u8>> = segments().into_iter().map(|file| [&[2], &file[..]].concat()).collect();
-    let (disk, files) = directory();
-    for file in files.iter().filter(|f| f.to_string_lossy().contains("state")) {
-        let record = disk.contents(file).expect("it exists");
-        corpus.extend([0u8, 1].map(|kind| [&[kind], &record[..]].concat()));
-    }
-    corpus.iter_mut().for_each(|file| file.truncate(super::mutate::INPUT_BYTES_MAX));
+    let mut corpus = controller::fuzzing::raft_directories();
+    corpus.retain(|input| input.len() <= super::mutate::INPUT_BYTES_MAX);
     corpus
+}
+
+/// Where the product makes the file itself, an entry, a vote or a marker changes; else the bytes.
+pub(super) fn vary_raft_directory(rng: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    match bytes.split_first() {
+        Some((3, rest)) if !rest.is_empty() => {
+            let term = [3, if rng.chance(80) { 4 } else { rng.number().to_le_bytes()[0] }];
+            [&term[..], &super::services::raft_message(rng, u8::MAX)].concat()
+        }
+        Some((kind, rest)) if matches!(kind % 6, 1 | 2 | 4) => {
+            let mut rest = rest.to_vec();
+            change(rng, &mut rest);
+            [&[*kind], &rest[..]].concat()
+        }
+        _ => super::mutate::bytes(rng, bytes),
+    }
+}
+
+pub(super) fn seal_raft_directory(rng: &mut Random, bytes: &mut Vec<u8>) {
+    match bytes.first().map(|kind| kind % 6) {
+        Some(0) => seal::behind::<2>(rng, bytes),
+        Some(5) => seal::behind::<1>(rng, bytes),
+        _ => {}
+    }
 }
 
 /// Two histories of epochs, one byte a record: how much its epoch grows over the one before. Everything that replication
 /// asks of the tables is compared with walking the records.
-pub(super) fn epochs_body(bytes: &[u8]) {
-    let Some((split, bytes)) = bytes.split_first() else { return };
+pub(super) fn epochs_body(bytes: &[u8]) -> Depth {
+    let Some((split, bytes)) = bytes.split_first() else { return Depth::Refused };
     let (one, two) = bytes.split_at(usize::from(*split).min(bytes.len()));
     let [ours, theirs] = [one, two].map(|steps| {
         steps
@@ -244,6 +287,7 @@ pub(super) fn epochs_body(bytes: &[u8]) {
     for (at, epoch) in theirs.iter().enumerate().take(usize::try_from(end).unwrap_or(0)) {
         assert_eq!(cut.epoch_at(at as u64), Some(*epoch));
     }
+    Depth::Accepted
 }
 
 fn table(records: &[u32]) -> EpochTable {

@@ -1,19 +1,40 @@
 //! Hostile bytes: one body per thing that reads bytes it did not write. Run by `tests/fuzz.rs` and `seawall-fuzz` from a
 //! seed, and by libFuzzer through `fuzz/`.
 //!
-//! A body takes any bytes, must not panic, and asserts what holds of whatever was accepted (it reads back the same, it
-//! can be read by everybody else, it may be written). Owns the bodies, their corpora and the mutator; never looks at what
-//! an error says.
+//! A body takes any bytes, must not panic, asserts what holds of whatever was accepted (it reads back the same, it can be
+//! read by everybody else, it may be written), and says how deep the input got. Owns the bodies, their corpora, what changes
+//! an input and what makes it right again; never looks at what an error says.
 
 mod disk;
 mod drive;
 mod mutate;
 mod records;
 mod replica;
+mod seal;
 mod services;
 mod text;
+mod values;
+mod wire;
 
-pub use drive::{Outcome, drive};
+pub use controller::fuzzing::Depth;
+pub use drive::{
+    Bounds, DEV_SLOWNESS, Failure, INPUT_CPU_MAX, Outcome, SHOWN_BYTES_MAX, Tally, drive, input, one, told,
+};
+
+use crate::chaos::random::Random;
+use controller::fuzzing as control;
+
+/// Per cent of the inputs made from a seed that must get so deep: about half of what was measured. Without them a body
+/// whose corpus dies at a checksum looks as clean as any other.
+#[derive(Debug, Clone, Copy)]
+pub struct Floors {
+    /// Past the first check.
+    pub past: u8,
+    /// Taken.
+    pub accepted: u8,
+    /// What the first check is, and what it means to be taken.
+    pub why: &'static str,
+}
 
 /// One thing under attack.
 #[derive(Debug, Clone, Copy)]
@@ -21,40 +42,85 @@ pub struct Target {
     /// Its name.
     pub name: &'static str,
     /// Takes any bytes.
-    pub body: fn(&[u8]),
+    pub body: fn(&[u8]) -> Depth,
     /// Legal inputs to begin with.
     pub corpus: fn() -> Vec<Vec<u8>>,
+    /// Changes what an input says.
+    pub vary: fn(&mut Random, &[u8]) -> Vec<u8>,
+    /// Makes checksums, lengths and numbers right after a change.
+    pub seal: fn(&mut Random, &mut Vec<u8>),
+    /// How deep its inputs must get.
+    pub floors: Floors,
+}
+
+const fn target(
+    name: &'static str,
+    body: fn(&[u8]) -> Depth,
+    corpus: fn() -> Vec<Vec<u8>>,
+    vary: fn(&mut Random, &[u8]) -> Vec<u8>,
+    seal: fn(&mut Random, &mut Vec<u8>),
+    floors: (u8, u8, &'static str),
+) -> Target {
+    Target { name, body, corpus, vary, seal, floors: Floors { past: floors.0, accepted: floors.1, why: floors.2 } }
 }
 
 /// Every target there is.
+#[rustfmt::skip]
 pub const TARGETS: [Target; 20] = [
-    Target { name: "service-admin", body: controller::fuzzing::admin, corpus: services::admin },
-    Target { name: "service-lifecycle", body: controller::fuzzing::lifecycle, corpus: services::lifecycle },
-    Target { name: "service-raft", body: controller::fuzzing::raft, corpus: services::raft },
-    Target { name: "service-metadata", body: services::metadata_body, corpus: services::metadata },
-    Target { name: "service-replication", body: services::replication_body, corpus: services::replication },
-    Target { name: "service-data", body: services::data_body, corpus: services::data },
-    Target { name: "record-batch", body: records::batch_body, corpus: records::batches },
-    Target { name: "record-batch-sealed", body: records::sealed_body, corpus: records::batches },
-    Target { name: "log-segment", body: disk::segment_body, corpus: disk::segments },
-    Target { name: "log-index", body: disk::index_body, corpus: disk::indexes },
-    Target { name: "log-registry", body: disk::registry_body, corpus: disk::registries },
-    Target { name: "data-directory", body: disk::directory_body, corpus: disk::directories },
-    Target { name: "epoch-table", body: disk::epochs_body, corpus: disk::epochs },
-    Target { name: "raft-directory", body: controller::fuzzing::raft_directory, corpus: disk::raft_directories },
-    Target { name: "raft-entry", body: controller::fuzzing::raft_entry, corpus: services::raft },
-    Target { name: "controller-snapshot", body: controller::fuzzing::snapshot_file, corpus: records::snapshots },
-    Target { name: "metadata-batch", body: records::facts_body, corpus: records::facts },
-    Target { name: "metadata-snapshot", body: records::snapshot_body, corpus: records::snapshots },
-    Target { name: "configuration", body: text::configuration_body, corpus: text::configurations },
-    Target { name: "arguments", body: text::arguments_body, corpus: text::arguments },
+    target("service-admin", control::admin, services::admin,
+        services::vary_tagged, seal::nothing, (20, 5, "a protobuf message; decided on a cluster")),
+    target("service-lifecycle", control::lifecycle, services::lifecycle,
+        services::vary_tagged, seal::nothing, (20, 5, "a protobuf message; decided on a cluster")),
+    target("service-raft", control::raft, services::raft,
+        services::vary_raft, seal::nothing, (20, 5, "postcard; let in by the gate, in the log, applied")),
+    target("service-metadata", services::metadata_body, services::metadata,
+        services::vary_feed, services::seal_feed, (20, 5, "a protobuf message; an image made of it")),
+    target("service-replication", services::replication_body, services::replication,
+        services::vary_pieces::<1>, services::seal_replication, (20, 5, "a protobuf message; stepped by a replica")),
+    target("service-data", services::data_body, services::data,
+        services::vary_tagged, services::seal_data, (20, 5, "a protobuf message; answered by a leader")),
+    target("record-batch", records::batch_body, records::batches,
+        records::vary_batch, records::seal_batch, (20, 5, "length, checksum and header; every record read")),
+    target("record-batch-sealed", records::sealed_body, records::batches,
+        records::vary_batch, seal::nothing, (20, 5, "the header; every record read")),
+    target("log-segment", disk::segment_body, disk::segments,
+        mutate::bytes, seal::behind::<0>, (20, 5, "identity and marks; batches read and appended to")),
+    target("log-index", disk::index_body, disk::indexes,
+        mutate::bytes, seal::behind::<1>, (20, 5, "none: a bad index is made anew; believed as it is")),
+    target("log-registry", disk::registry_body, disk::registries,
+        mutate::bytes, seal::behind::<1>, (20, 5, "the file's checksums; every note read")),
+    target("data-directory", disk::directory_body, disk::directories,
+        mutate::bytes, seal::behind::<1>, (20, 5, "the record's checksum; a start that goes through")),
+    target("epoch-table", disk::epochs_body, disk::epochs,
+        mutate::bytes, seal::nothing, (90, 90, "none: any bytes are two tables")),
+    target("raft-directory", control::raft_directory, disk::raft_directories,
+        disk::vary_raft_directory, disk::seal_raft_directory, (20, 5, "the file's checksums; a start that goes through")),
+    target("raft-entry", control::raft_entry, services::entries,
+        services::vary_entry, seal::nothing, (20, 5, "postcard; let in by the gate, in the log, applied")),
+    target("controller-snapshot", control::snapshot_file, records::snapshot_files,
+        records::vary_snapshot_file, records::seal_snapshot_file, (20, 5, "head, body and meta; its image read")),
+    target("metadata-batch", records::facts_body, records::facts,
+        values::batch, seal::nothing, (20, 5, "postcard of every fact; folded")),
+    target("metadata-snapshot", records::snapshot_body, records::snapshots,
+        records::vary_snapshot, records::seal_snapshot, (20, 5, "the chunks' checksums; an image made of it")),
+    target("configuration", text::configuration_body, text::configurations,
+        text::vary_configuration, seal::nothing, (20, 5, "toml; a role's whole file, or a config in its range")),
+    target("arguments", text::arguments_body, text::arguments,
+        text::vary_arguments, seal::nothing, (5, 5, "the command line as a whole: nothing lies behind it here")),
 ];
+
+/// The target of that name.
+#[must_use]
+pub fn target_of(name: &str) -> Option<&'static Target> {
+    const ALL: &[Target] = &TARGETS;
+    ALL.iter().find(|target| target.name == name)
+}
 
 /// Runs the body of that name.
 ///
 /// # Panics
 /// If there is no such target, and whenever the body does.
 pub fn run(name: &str, bytes: &[u8]) {
-    let target = TARGETS.iter().find(|target| target.name == name);
-    (target.expect("a target of that name").body)(bytes);
+    let target = target_of(name).expect("a target of that name");
+    let _how_deep = (target.body)(bytes);
 }

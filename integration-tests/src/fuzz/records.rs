@@ -1,25 +1,29 @@
 //! Record batches and metadata: what producers, peers and the metadata log bring.
 
+use super::mutate::EDGES;
+use super::{Depth, seal, values};
+use crate::chaos::random::Random;
 use bytes::Bytes;
 use protocol::batch::{self, BatchBuilder, Compression, Limits, Origin, RecordHeader};
 use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::MetadataImage;
-use protocol::metadata::snapshot;
+use protocol::metadata::record::Fact;
+use protocol::metadata::snapshot::{self, SnapshotError};
 use protocol::testing::FactGen;
+use std::collections::BTreeSet;
 
-/// Bytes of a batch before its checksum, and where the checksum begins to count.
-const CRC_AT: usize = 17;
-const CRC_FROM: usize = 21;
+/// Facts tried until one of each kind was met.
+const FACTS_TRIED_MAX: usize = 5_000;
 
 /// Whatever is accepted can be read by everybody: as a whole, as one of several, and after a leader stamped it.
-fn accepted(bytes: &[u8]) {
+fn accepted(bytes: &[u8]) -> Depth {
     let limits = Limits::default();
     let whole = Bytes::copy_from_slice(bytes);
     for one in batch::batches(&whole) {
         let Ok(one) = one else { break };
         batch::check(&one, &limits, Origin::Cluster).ok();
     }
-    let Ok(info) = batch::check(bytes, &limits, Origin::Client) else { return };
+    let Ok(info) = batch::check(bytes, &limits, Origin::Client) else { return Depth::Refused };
     assert_eq!(info.header.total_len(), bytes.len(), "one batch, and nothing after it");
     let mut stamped = bytes.to_vec();
     batch::stamp(&mut stamped, 77, 3);
@@ -29,7 +33,7 @@ fn accepted(bytes: &[u8]) {
     let split: Vec<_> = batch::batches(&stamped).collect();
     assert!(matches!(&split[..], [Ok(only)] if *only == stamped), "it is one batch to a follower too");
     if batch::check_records(&stamped, &limits).is_err() {
-        return;
+        return Depth::Decoded;
     }
     let mut next = 77;
     for record in batch::records(&stamped, &limits).expect("its records were checked") {
@@ -38,23 +42,40 @@ fn accepted(bytes: &[u8]) {
         next = record.offset + 1;
     }
     assert!(next <= again.header.next_offset(), "no record lies beyond its batch");
+    Depth::Accepted
 }
 
-pub(super) fn batch_body(bytes: &[u8]) {
-    accepted(bytes);
+pub(super) fn batch_body(bytes: &[u8]) -> Depth {
+    accepted(bytes)
 }
 
 /// As a hostile client would: the checksum and the length are always right.
-pub(super) fn sealed_body(bytes: &[u8]) {
+pub(super) fn sealed_body(bytes: &[u8]) -> Depth {
     let mut bytes = bytes.to_vec();
-    if bytes.len() < CRC_FROM {
-        return;
+    seal::batch(&mut bytes);
+    accepted(&bytes)
+}
+
+/// A batch with records that were packed anew after a change: what the decompressor gives is hostile, its frame is not.
+pub(super) fn vary_batch(rng: &mut Random, _: &[u8]) -> Vec<u8> {
+    let kind = *rng.one_of(&[Compression::None, Compression::Lz4, Compression::Zstd]);
+    let value = vec![rng.number().to_le_bytes()[0]; usize::try_from(rng.below(3_000)).unwrap_or(0)];
+    let count = usize::try_from(rng.between(1, 40)).unwrap_or(1);
+    let mut bytes = batch_of(kind, count, &value);
+    if rng.chance(70) {
+        // A word of the header: attributes, last offset delta, times, producer, sequence, count.
+        let at = usize::try_from(rng.between(12, 60)).unwrap_or(0);
+        let edge = rng.one_of(&EDGES).to_be_bytes();
+        let width = *rng.one_of(&[1usize, 2, 4, 8]);
+        for (byte, new) in bytes.iter_mut().skip(at).zip(&edge[8 - width..]) {
+            *byte = *new;
+        }
     }
-    let crc = crc32c(&bytes[CRC_FROM..]);
-    bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
-    let length = u32::try_from(bytes.len() - 12).unwrap_or(0);
-    bytes[8..12].copy_from_slice(&length.to_be_bytes());
-    accepted(&bytes);
+    bytes
+}
+
+pub(super) fn seal_batch(_: &mut Random, bytes: &mut Vec<u8>) {
+    seal::batch(bytes);
 }
 
 /// CRC-32C bit by bit: the oracle of the one that the product uses.
@@ -85,39 +106,77 @@ pub(super) fn batches() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn image(seed: u64, facts: usize) -> MetadataImage {
-    protocol::testing::applied(&MetadataImage::default(), &FactGen::history(seed, facts)).0
-}
-
 /// A batch that decodes is either refused by the image as a whole, or folds; and it encodes to what it was.
-pub(super) fn facts_body(bytes: &[u8]) {
-    let Ok(decoded) = MetadataBatch::decode(bytes) else { return };
+pub(super) fn facts_body(bytes: &[u8]) -> Depth {
+    let Ok(decoded) = MetadataBatch::decode(bytes) else { return Depth::Refused };
     let encoded = decoded.encode();
     assert_eq!(MetadataBatch::decode(&encoded).as_ref(), Ok(&decoded), "what was read can be written");
     assert_eq!(encoded.len(), decoded.encoded_len());
     let before = MetadataImage::default();
     let batch = MetadataBatch { base: before.batch_no, ..decoded };
-    if let Ok((after, _)) = before.apply(&batch, bytes) {
-        assert_eq!(after.batch_no, before.batch_no.next());
-    }
+    let Ok((after, _)) = before.apply(&batch, bytes) else { return Depth::Decoded };
+    assert_eq!(after.batch_no, before.batch_no.next());
+    Depth::Accepted
 }
 
+/// Histories from nothing, and one of facts that are plausible and not all legal: every kind of fact is there.
 pub(super) fn facts() -> Vec<Vec<u8>> {
-    (0..12u64)
-        .map(|seed| {
-            let facts = FactGen::history(seed, 3 + usize::try_from(seed).unwrap_or(0));
-            MetadataBatch { base: MetadataImage::default().batch_no, facts }.encode()
-        })
-        .collect()
+    let mut generator = FactGen::new(1);
+    let mut image = MetadataImage::default();
+    let (mut kinds, mut odd) = (BTreeSet::new(), Vec::new());
+    for _ in 0..FACTS_TRIED_MAX {
+        let legal = generator.legal(&image);
+        image = protocol::testing::applied(&image, std::slice::from_ref(&legal)).0;
+        let any = generator.any(&image).into_iter().chain([legal]);
+        odd.extend(any.filter(|fact| kinds.insert(fact.kind())));
+        if kinds.len() == Fact::KINDS.len() {
+            break;
+        }
+    }
+    let history = |seed: u64| FactGen::history(seed, 3 + usize::try_from(seed).unwrap_or(0) * 3);
+    let batch = |facts| MetadataBatch { base: MetadataImage::default().batch_no, facts }.encode();
+    (0..12u64).map(|seed| batch(history(seed))).chain([batch(odd)]).collect()
 }
 
 /// A snapshot that is accepted is the image it says: written again, it reads as the same.
-pub(super) fn snapshot_body(bytes: &[u8]) {
-    let Ok(image) = snapshot::decode([bytes]) else { return };
+pub(super) fn snapshot_body(bytes: &[u8]) -> Depth {
+    let image = match snapshot::decode([bytes]) {
+        Ok(image) => image,
+        Err(SnapshotError::Illegal { .. } | SnapshotError::Mismatch { .. } | SnapshotError::Fact(_)) => {
+            return Depth::Decoded;
+        }
+        Err(_) => return Depth::Refused,
+    };
     let again = snapshot::decode(snapshot::encode(&image)).expect("an image can be written");
     assert_eq!(again, image, "two readings differ");
+    Depth::Accepted
 }
 
 pub(super) fn snapshots() -> Vec<Vec<u8>> {
-    (0..6u64).map(|seed| snapshot::encode(&image(seed, 40)).concat()).collect()
+    (0..6u64).map(|seed| snapshot::encode(&values::image(seed, 40)).concat()).collect()
+}
+
+pub(super) fn vary_snapshot(rng: &mut Random, _: &[u8]) -> Vec<u8> {
+    values::stream(rng)
+}
+
+pub(super) fn seal_snapshot(_: &mut Random, bytes: &mut Vec<u8>) {
+    seal::chunks(bytes);
+}
+
+/// Snapshots of the quorum: whole files, and bodies that stand under a right head.
+pub(super) fn snapshot_files() -> Vec<Vec<u8>> {
+    controller::fuzzing::snapshot_files(&snapshots())
+}
+
+pub(super) fn vary_snapshot_file(rng: &mut Random, _: &[u8]) -> Vec<u8> {
+    [&[1], &controller::fuzzing::snapshot_body(&values::stream(rng))[..]].concat()
+}
+
+/// The image in a body; the product makes the head right.
+pub(super) fn seal_snapshot_file(_: &mut Random, bytes: &mut Vec<u8>) {
+    let image = controller::fuzzing::snapshot_body(&[]).len();
+    if let Some(image) = bytes.get_mut(1 + image..) {
+        seal::chunks(image);
+    }
 }

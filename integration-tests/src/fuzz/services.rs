@@ -4,6 +4,9 @@
 
 use super::records::{batch_of, facts};
 use super::replica::{Attacked, EPOCH, LEADER_EPOCH, at};
+use super::values::list;
+use super::{Depth, seal, values, wire};
+use crate::chaos::random::Random;
 use broker::handlers::produce::check_batch;
 use broker::metadata::feed::{Fed, FeedReader};
 use broker::partition::OffsetQuestion;
@@ -12,14 +15,17 @@ use broker::replica::read::FetchQuery;
 use broker::replication::wire as convert;
 use prost::Message;
 use protocol::batch::Compression;
-use protocol::ids::BrokerId;
-use protocol::metadata::batch::chain;
+use protocol::ids::{BatchNo, BrokerId};
+use protocol::metadata::batch::MetadataBatch;
 use protocol::metadata::image::MetadataImage;
+use protocol::metadata::record::Fact;
 use protocol::rpc::convert::{maybe_epoch, maybe_number, topic_id, topic_id_bytes};
 use protocol::rpc::pb::replication::v1::{self as replication, follower_message, leader_message};
 use protocol::rpc::pb::{
-    admin::v1 as admin, data::v1 as data, lifecycle::v1 as lifecycle, metadata::v1 as feed, raft::v1 as raft,
+    admin::v1 as admin, common::v1 as common, data::v1 as data, lifecycle::v1 as lifecycle, metadata::v1 as feed,
+    raft::v1 as raft,
 };
+use protocol::testing::FactGen;
 use std::collections::VecDeque;
 
 fn tagged(kind: u8, message: &impl Message) -> Vec<u8> {
@@ -30,6 +36,12 @@ fn tagged(kind: u8, message: &impl Message) -> Vec<u8> {
 
 pub(super) fn admin() -> Vec<Vec<u8>> {
     let config = |key: &str, value: &str| admin::ConfigEntry { key: key.into(), value: value.into() };
+    let voter = |id: u32| admin::VoterSpec {
+        id,
+        directory: vec![7; 16].into(),
+        endpoint: Some(common::Endpoint { host: format!("c{id}"), port: 9 }),
+        locality: format!("r/dc{id}/k"),
+    };
     vec![
         tagged(
             0,
@@ -65,8 +77,24 @@ pub(super) fn admin() -> Vec<Vec<u8>> {
             },
         ),
         tagged(4, &admin::ElectLeadersRequest { partition: -1, ..Default::default() }),
+        tagged(4, &admin::ElectLeadersRequest { topic: "t".into(), partition: -1, ..Default::default() }),
         tagged(5, &admin::ShutdownBrokerRequest { broker_id: 2 }),
+        tagged(6, &admin::ChangeVotersRequest { add: vec![voter(4)], remove: vec![voter(1)], ..Default::default() }),
         tagged(7, &admin::ExplainPartitionRequest { topic: "t".into(), partition: 0 }),
+        tagged(8, &admin::DescribeConfigsRequest { kind: 2, name: "1".into() }),
+        tagged(
+            3,
+            &admin::AlterConfigsRequest { kind: 3, set: vec![config("lease.grace.ms", "5")], ..Default::default() },
+        ),
+        tagged(
+            3,
+            &admin::AlterConfigsRequest {
+                kind: 2,
+                name: "1".into(),
+                set: vec![config("replica.lag.max.ms", "500")],
+                ..Default::default()
+            },
+        ),
     ]
 }
 
@@ -121,66 +149,155 @@ pub(super) fn lifecycle() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Messages in the library's encoding, bare and in their envelope.
+/// The message behind the byte that chooses its kind.
+pub(super) fn vary_tagged(rng: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    let Some((kind, message)) = bytes.split_first() else { return bytes.to_vec() };
+    [&[*kind], &wire::vary(rng, message)[..]].concat()
+}
+
+/// One of a list of messages behind `LEAD` bytes.
+pub(super) fn vary_pieces<const LEAD: usize>(rng: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    let (lead, rest) = bytes.split_at(LEAD.min(bytes.len()));
+    let mut items: Vec<Vec<u8>> = pieces(rest).into_iter().map(<[u8]>::to_vec).collect();
+    if items.is_empty() {
+        return bytes.to_vec();
+    }
+    if rng.chance(20) {
+        list(rng, &mut items);
+    } else {
+        let at = usize::try_from(rng.below(items.len() as u64)).unwrap_or(0);
+        items[at] = wire::vary(rng, &items[at]);
+    }
+    [lead, &packed(&items)].concat()
+}
+
+/// A message of that kind; see [`controller::fuzzing::raft_message`].
+pub(super) fn raft_message(rng: &mut Random, kind: u8) -> Vec<u8> {
+    controller::fuzzing::raft_message(kind, &mut |most| rng.below(most))
+}
+
+fn enveloped(kind: u8, payload: Vec<u8>) -> Vec<u8> {
+    let message = raft::RaftMessage {
+        from: 1,
+        to: 2,
+        from_directory: vec![1; 16].into(),
+        to_directory: vec![2; 16].into(),
+        format: 1,
+        payload: payload.into(),
+        cluster: None,
+    };
+    tagged(kind * 2 + 1, &message)
+}
+
+/// Every kind of message and answer in the library's encoding, bare and in its envelope.
 pub(super) fn raft() -> Vec<Vec<u8>> {
+    let mut rng = Random::new(1);
     let mut corpus = Vec::new();
-    for (kind, payload) in controller::fuzzing::raft_corpus() {
-        let message = raft::RaftMessage {
-            from: 1,
-            to: 2,
-            from_directory: vec![1; 16].into(),
-            to_directory: vec![2; 16].into(),
-            format: 1,
-            payload: payload.clone().into(),
-            cluster: None,
-        };
+    for number in 0..controller::fuzzing::RAFT_KINDS * 3 {
+        let kind = number % controller::fuzzing::RAFT_KINDS;
+        let payload = raft_message(&mut rng, kind);
         corpus.push([&[kind * 2], &payload[..]].concat());
-        corpus.push(tagged(kind * 2 + 1, &message));
+        corpus.push(enveloped(kind, payload));
     }
     corpus
+}
+
+pub(super) fn vary_raft(rng: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    // Half of them appends: they hold the most.
+    let kind = rng.below(u64::from(controller::fuzzing::RAFT_KINDS) * 2).to_le_bytes()[0];
+    let kind = if kind < controller::fuzzing::RAFT_KINDS { kind } else { 0 };
+    match rng.below(6) {
+        0 => vary_tagged(rng, bytes),
+        1 => enveloped(kind, raft_message(rng, kind)),
+        _ => [&[kind * 2], &raft_message(rng, kind)[..]].concat(),
+    }
+}
+
+/// Payloads of entries: nothing, voters, facts.
+pub(super) fn entries() -> Vec<Vec<u8>> {
+    let mut rng = Random::new(2);
+    (0..24).map(|_| raft_message(&mut rng, u8::MAX)).collect()
+}
+
+pub(super) fn vary_entry(rng: &mut Random, _: &[u8]) -> Vec<u8> {
+    raft_message(rng, u8::MAX)
 }
 
 /// Items of a feed, each after two bytes of its length, on an empty image. Whatever the reader makes of them, the image
 /// never goes back.
-pub(super) fn metadata_body(bytes: &[u8]) {
+pub(super) fn metadata_body(bytes: &[u8]) -> Depth {
     let (mut image, mut reader) = (MetadataImage::default(), FeedReader::default());
+    let mut depth = Depth::Refused;
     for bytes in pieces(bytes) {
-        let Ok(item) = feed::FeedItem::decode(bytes) else { return };
+        let Ok(item) = feed::FeedItem::decode(bytes) else { return depth };
+        depth = depth.max(Depth::Decoded);
         match reader.take(&image, item) {
             Ok(Fed::Image(next, _)) => {
                 assert!(next.batch_no >= image.batch_no, "the image went back");
                 image = *next;
+                depth = Depth::Accepted;
             }
             Ok(Fed::Position(_) | Fed::Partial) => {}
-            Err(_) => return,
+            Err(_) => return depth,
         }
     }
+    depth
 }
 
+/// Single batches, histories of several, snapshots whole and in pieces, with batches after them.
 pub(super) fn metadata() -> Vec<Vec<u8>> {
-    let mut corpus: Vec<Vec<u8>> = facts()
-        .into_iter()
-        .take(8)
-        .map(|data| {
-            let chain_hash = chain(MetadataImage::default().chain_hash, &data);
-            let batch = feed::FeedBatch { batch_no: 1, chain_hash, data: data.into() };
-            joined(&[feed::FeedItem { item: Some(feed::feed_item::Item::Batch(batch)) }])
-        })
-        .collect();
-    for pieces in super::records::snapshots() {
-        let image = protocol::metadata::snapshot::decode([&pieces]).expect("a legal snapshot");
-        let crc32c = super::records::crc32c(&pieces);
-        let (batch_no, chain_hash) = (image.batch_no.0, image.chain_hash);
-        let chunk = feed::FeedSnapshot { batch_no, chain_hash, data: pieces.into(), last: true, crc32c };
-        let position = feed::FeedPosition { batch_no };
-        corpus.push(joined(&[
-            feed::FeedItem { item: Some(feed::feed_item::Item::Snapshot(chunk)) },
-            feed::FeedItem { item: Some(feed::feed_item::Item::Position(position)) },
-        ]));
+    let batch = |data: Vec<u8>| {
+        let batch = feed::FeedBatch { data: data.into(), ..Default::default() };
+        feed::FeedItem { item: Some(feed::feed_item::Item::Batch(batch)) }
+    };
+    let chunk = |data: &[u8], last| {
+        let chunk = feed::FeedSnapshot { data: data.to_vec().into(), last, ..Default::default() };
+        feed::FeedItem { item: Some(feed::feed_item::Item::Snapshot(chunk)) }
+    };
+    let position = || feed::FeedItem { item: Some(feed::feed_item::Item::Position(feed::FeedPosition::default())) };
+    let mut lists: Vec<Vec<feed::FeedItem>> = facts().into_iter().map(|data| vec![batch(data)]).collect();
+    for seed in 0..6 {
+        let history = FactGen::history(seed, 24);
+        let of = |facts: &[Fact]| MetadataBatch { base: BatchNo(0), facts: facts.to_vec() }.encode();
+        lists.push(history.chunks(5).map(|facts| batch(of(facts))).chain([position()]).collect());
+        let image = values::image(seed, 20);
+        let whole = protocol::metadata::snapshot::encode(&image).concat();
+        let (one, two) = whole.split_at(whole.len() / 2);
+        let mut generator = FactGen::new(seed + 50);
+        let after = batch(of(&[generator.legal(&image)]));
+        lists.push(vec![chunk(one, false), chunk(two, true), position(), after]);
     }
+    let mut rng = Random::new(0);
+    let mut corpus: Vec<Vec<u8>> = lists.iter().map(|items| joined(items)).collect();
+    corpus.iter_mut().for_each(|input| seal_feed(&mut rng, input));
     corpus.retain(|input| input.len() <= super::mutate::INPUT_BYTES_MAX);
-    assert!(corpus.len() > 6, "most of the corpus is too long");
+    assert!(corpus.len() > 15, "most of the corpus is too long");
     corpus
+}
+
+/// A fact of a batch of the feed, a fact of a snapshot of it, or its messages.
+pub(super) fn vary_feed(rng: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    let mut items: Vec<Vec<u8>> = pieces(bytes).into_iter().map(<[u8]>::to_vec).collect();
+    if items.is_empty() || rng.chance(30) {
+        return vary_pieces::<0>(rng, bytes);
+    }
+    let at = usize::try_from(rng.below(items.len() as u64)).unwrap_or(0);
+    let Ok(mut item) = feed::FeedItem::decode(&items[at][..]) else { return bytes.to_vec() };
+    match &mut item.item {
+        Some(feed::feed_item::Item::Batch(batch)) => batch.data = values::batch(rng, &batch.data).into(),
+        Some(feed::feed_item::Item::Snapshot(chunk)) => {
+            chunk.data = values::stream(rng).into();
+            chunk.last = true;
+        }
+        _ => {}
+    }
+    items[at] = item.encode_to_vec();
+    packed(&items)
+}
+
+pub(super) fn seal_feed(_: &mut Random, bytes: &mut Vec<u8>) {
+    let items = pieces(bytes).into_iter().map(<[u8]>::to_vec).collect();
+    *bytes = packed(&seal::feed(items));
 }
 
 fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
@@ -194,26 +311,31 @@ fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 fn joined(messages: &[impl Message]) -> Vec<u8> {
+    packed(&messages.iter().map(Message::encode_to_vec).collect::<Vec<_>>())
+}
+
+fn packed(messages: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for message in messages {
-        let one = message.encode_to_vec();
+    for one in messages {
         bytes.extend_from_slice(&u16::try_from(one.len()).unwrap_or(u16::MAX).to_le_bytes());
-        bytes.extend_from_slice(&one);
+        bytes.extend_from_slice(one);
     }
     bytes
 }
 
 /// The first byte chooses: a leader hears followers, or a follower hears its leader.
-pub(super) fn replication_body(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+pub(super) fn replication_body(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     if kind % 2 == 0 { leader_hears(bytes) } else { follower_hears(bytes) }
 }
 
-fn leader_hears(bytes: &[u8]) {
+fn leader_hears(bytes: &[u8]) -> Depth {
     let mut leader = Attacked::new(1);
+    let mut depth = Depth::Refused;
     for (number, bytes) in pieces(bytes).into_iter().enumerate() {
         let follower = BrokerId(2 + u32::try_from(number % 2).unwrap_or(0));
-        let Ok(message) = replication::FollowerMessage::decode(bytes) else { return };
+        let Ok(message) = replication::FollowerMessage::decode(bytes) else { return depth };
+        depth = depth.max(Depth::Decoded);
         let inputs = match message.message {
             Some(follower_message::Message::Subscribe(m)) => {
                 vec![Input::Subscribe(convert::subscribe(&m, follower, EPOCH))]
@@ -226,30 +348,55 @@ fn leader_hears(bytes: &[u8]) {
             }
             Some(follower_message::Message::Hello(_)) | None => Vec::new(),
         };
-        inputs.into_iter().for_each(|input| leader.step(input, VecDeque::new()));
+        for input in inputs {
+            leader.step(input, VecDeque::new());
+            depth = Depth::Accepted;
+        }
     }
+    depth
 }
 
-fn follower_hears(bytes: &[u8]) {
+fn follower_hears(bytes: &[u8]) -> Depth {
     let mut follower = Attacked::new(2);
+    let mut depth = Depth::Refused;
     for bytes in pieces(bytes) {
-        let Ok(message) = replication::LeaderMessage::decode(bytes) else { return };
+        let Ok(message) = replication::LeaderMessage::decode(bytes) else { return depth };
+        depth = depth.max(Depth::Decoded);
         let subscription = follower.subscription();
         match message.message {
             Some(leader_message::Message::Push(mut push)) => {
                 push.subscription = subscription;
-                let Some((spans, hand)) = convert::checked(&push.batches) else { return };
+                let Some((spans, hand)) = convert::checked(&push.batches) else { return depth };
                 if !spans.is_empty() {
                     follower.step(convert::pushed(&push, spans), hand);
+                    depth = Depth::Accepted;
                 }
             }
             Some(message) => {
                 let Some((_, input)) = convert::from_leader(&message) else { continue };
                 follower.step(of(input, subscription), VecDeque::new());
+                depth = Depth::Accepted;
             }
             None => {}
         }
     }
+    depth
+}
+
+/// The batches inside of pushes get their lengths and checksums.
+pub(super) fn seal_replication(_: &mut Random, bytes: &mut Vec<u8>) {
+    let Some((kind @ 1, rest)) = bytes.split_first() else { return };
+    let sealed = |bytes: &[u8]| {
+        let Ok(mut message) = replication::LeaderMessage::decode(bytes) else { return bytes.to_vec() };
+        if let Some(leader_message::Message::Push(push)) = &mut message.message {
+            let mut batches = push.batches.to_vec();
+            seal::batches(&mut batches);
+            push.batches = batches.into();
+        }
+        message.encode_to_vec()
+    };
+    let items: Vec<Vec<u8>> = pieces(rest).into_iter().map(sealed).collect();
+    *bytes = [&[*kind], &packed(&items)[..]].concat();
 }
 
 /// The shard finds the replica by its subscription: an input always brings the present one.
@@ -321,57 +468,74 @@ pub(super) fn replication() -> Vec<Vec<u8>> {
 }
 
 /// The first byte chooses the request.
-pub(super) fn data_body(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+pub(super) fn data_body(bytes: &[u8]) -> Depth {
+    let Some((kind, bytes)) = bytes.split_first() else { return Depth::Refused };
     let config = MetadataImage::default().topic_config(at().topic);
-    match kind % 4 {
+    let taken = match kind % 4 {
         0 => {
-            let Ok(request) = data::ProduceRequest::decode(bytes) else { return };
-            topic_id(&request.topic_id).ok();
-            maybe_epoch("leader_epoch", request.leader_epoch).ok();
-            check_batch(&request.batch, &config, 1_700_000_000_000).ok();
+            let Ok(request) = data::ProduceRequest::decode(bytes) else { return Depth::Refused };
+            let named =
+                topic_id(&request.topic_id).is_ok() && maybe_epoch("leader_epoch", request.leader_epoch).is_ok();
+            check_batch(&request.batch, &config, 1_700_000_000_000).is_ok() && named
         }
         1 => {
-            let Ok(request) = data::FetchRequest::decode(bytes) else { return };
-            request.partitions.iter().for_each(fetched);
+            let Ok(request) = data::FetchRequest::decode(bytes) else { return Depth::Refused };
+            request.partitions.iter().filter(|wanted| fetched(wanted)).count() > 0
         }
         2 => {
-            let Ok(request) = data::ListOffsetsRequest::decode(bytes) else { return };
-            for wanted in request.partitions {
-                let Ok(epoch) = maybe_epoch("leader_epoch", wanted.leader_epoch) else { continue };
-                let question = OffsetQuestion::Time(wanted.timestamp_ms);
-                Attacked::new(1).ask(|partition, now, out| {
-                    partition.offset_for(question, epoch, now, out).ok();
-                });
-            }
+            let Ok(request) = data::ListOffsetsRequest::decode(bytes) else { return Depth::Refused };
+            request.partitions.iter().filter(|wanted| listed(wanted)).count() > 0
         }
         _ => {
-            let Ok(request) = data::DeleteRecordsRequest::decode(bytes) else { return };
-            let Ok(before) = maybe_number("before_offset", request.before_offset) else { return };
+            let Ok(request) = data::DeleteRecordsRequest::decode(bytes) else { return Depth::Refused };
+            let Ok(before) = maybe_number("before_offset", request.before_offset) else { return Depth::Decoded };
             let delete = Input::DeleteRecords { id: RequestId(77), before, deadline: u64::from(request.timeout_ms) };
             Attacked::new(1).step(delete, VecDeque::new());
+            true
         }
-    }
+    };
+    if taken { Depth::Accepted } else { Depth::Decoded }
 }
 
-fn fetched(wanted: &data::FetchPartition) {
+fn listed(wanted: &data::ListOffsetsPartition) -> bool {
+    let Ok(epoch) = maybe_epoch("leader_epoch", wanted.leader_epoch) else { return false };
+    let (question, mut answered) = (OffsetQuestion::Time(wanted.timestamp_ms), false);
+    Attacked::new(1).ask(|partition, now, out| answered = partition.offset_for(question, epoch, now, out).is_ok());
+    answered
+}
+
+fn fetched(wanted: &data::FetchPartition) -> bool {
     let (Ok(leader_epoch), Ok(last_fetched_epoch)) = (
         maybe_epoch("leader_epoch", wanted.leader_epoch),
         maybe_epoch("last_fetched_epoch", wanted.last_fetched_epoch),
     ) else {
-        return;
+        return false;
     };
     let query = FetchQuery { offset: wanted.offset, leader_epoch, last_fetched_epoch };
     let most = usize::try_from(wanted.max_bytes).unwrap_or(usize::MAX).min(1 << 20);
     let mut leader = Attacked::new(1);
     let high = leader.partition.replica().high_watermark();
+    let mut answered = false;
     leader.ask(|partition, now, out| {
-        if let Ok(bytes) = partition.read(&query, most, now, out)
-            && let Some(end) = broker::partition::end_of(&bytes)
-        {
+        let Ok(bytes) = partition.read(&query, most, now, out) else { return };
+        answered = true;
+        if let Some(end) = broker::partition::end_of(&bytes) {
             assert!(end <= high, "a reader was given what is not committed");
         }
     });
+    answered
+}
+
+/// The batch inside of a produce gets its length and its checksum.
+pub(super) fn seal_data(_: &mut Random, bytes: &mut Vec<u8>) {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let Ok(mut request) = data::ProduceRequest::decode(rest) else { return };
+    if kind % 4 == 0 {
+        let mut batch = request.batch.to_vec();
+        seal::batch(&mut batch);
+        request.batch = batch.into();
+        *bytes = tagged(*kind, &request);
+    }
 }
 
 pub(super) fn data() -> Vec<Vec<u8>> {

@@ -1,21 +1,22 @@
 //! What people type: configuration files and arguments.
 
+use super::mutate::EDGES;
+use super::{Depth, values};
+use crate::chaos::random::Random;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 /// The text of a configuration file, then every role's reading of it.
-pub(super) fn configuration_body(bytes: &[u8]) {
+pub(super) fn configuration_body(bytes: &[u8]) -> Depth {
     let text = String::from_utf8_lossy(bytes);
-    let Ok(layered) = deploy::config::parse(Path::new("seawall.toml"), &text) else { return };
+    let Ok(layered) = deploy::config::parse(Path::new("seawall.toml"), &text) else { return Depth::Refused };
     let flat: BTreeMap<String, String> = layered.values;
-    if let Ok(raw) = controller::config::RawConfig::from_flat(flat.clone()) {
-        controller::config::Config::try_from(raw).ok();
-    }
-    if let Ok(raw) = broker::config::RawConfig::from_flat(flat.clone()) {
-        broker::config::Config::try_from(raw).ok();
-    }
+    let mut taken = controller::config::RawConfig::from_flat(flat.clone())
+        .is_ok_and(|raw| controller::config::Config::try_from(raw).is_ok());
+    taken |= broker::config::RawConfig::from_flat(flat.clone())
+        .is_ok_and(|raw| broker::config::Config::try_from(raw).is_ok());
     for (key, value) in &flat {
         use protocol::ids::{BrokerId, TopicId};
         use protocol::metadata::record::ConfigResource;
@@ -24,10 +25,12 @@ pub(super) fn configuration_body(bytes: &[u8]) {
         for resource in resources {
             if protocol::metadata::configs::check(resource, key, value).is_ok() {
                 assert!(protocol::metadata::configs::definition(key).is_some(), "an unknown key was accepted: {key}");
+                taken = true;
             }
         }
         value.parse::<protocol::locality::Locality>().ok();
     }
+    if taken { Depth::Accepted } else { Depth::Decoded }
 }
 
 pub(super) fn configurations() -> Vec<Vec<u8>> {
@@ -44,11 +47,42 @@ pub(super) fn configurations() -> Vec<Vec<u8>> {
 }
 
 /// Arguments, separated by line ends.
-pub(super) fn arguments_body(bytes: &[u8]) {
+pub(super) fn arguments_body(bytes: &[u8]) -> Depth {
     let given = bytes.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec()));
-    if let Err(error) = deploy::check_arguments(std::iter::once(OsString::from("seawall")).chain(given)) {
-        assert!(!error.to_string().is_empty(), "a refusal says why");
+    match deploy::check_arguments(std::iter::once(OsString::from("seawall")).chain(given)) {
+        Ok(_) => Depth::Accepted,
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "a refusal says why");
+            Depth::Refused
+        }
     }
+}
+
+/// Words of one line swapped, doubled, gone or taken from another.
+pub(super) fn vary_arguments(rng: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    let mut words: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    let other = rng.one_of(&arguments()).clone();
+    if rng.chance(50) {
+        values::list(rng, &mut words);
+    } else {
+        let others: Vec<&[u8]> = other.split(|byte| *byte == b'\n').collect();
+        let at = usize::try_from(rng.below(words.len() as u64)).unwrap_or(0);
+        words[at] = rng.one_of(&others).to_vec();
+    }
+    words.join(&b'\n')
+}
+
+/// Lines of a configuration swapped, doubled, gone, and values of the schema at the edges of their types.
+pub(super) fn vary_configuration(rng: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    let mut lines: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    if rng.chance(50) {
+        values::list(rng, &mut lines);
+    } else {
+        let key = rng.one_of(protocol::metadata::configs::SCHEMA).key;
+        let value = rng.one_of(&EDGES).cast_signed();
+        lines.insert(0, format!("\"{key}\" = {value}").into_bytes());
+    }
+    lines.join(&b'\n')
 }
 
 pub(super) fn arguments() -> Vec<Vec<u8>> {

@@ -224,6 +224,22 @@ fn a_bomb_is_refused_and_the_builder_never_makes_one() {
 }
 
 #[test]
+fn a_window_above_the_limit_is_refused() {
+    // A zstd frame of one raw block of one byte that announces a window of 2^log bytes.
+    let frame = |log: u32| {
+        let window = u8::try_from((log - 10) << 3).expect("a small number");
+        [&[0x28, 0xb5, 0x2f, 0xfd, 0, window][..], &[9, 0, 0, 7]].concat()
+    };
+    let limits = Limits::default();
+    let within = Compression::Zstd.decompress(&frame(super::limits::ZSTD_WINDOW_LOG_MAX), &limits);
+    assert_eq!(within, Ok(vec![7]));
+    for log in [super::limits::ZSTD_WINDOW_LOG_MAX + 1, 27, 31] {
+        let refused = Compression::Zstd.decompress(&frame(log), &limits);
+        assert!(matches!(refused, Err(BatchError::Decompression { .. })), "{log}: {refused:?}");
+    }
+}
+
+#[test]
 fn a_header_that_overflows_is_refused() {
     let mut bytes = build(Compression::None, &foreign_records());
     bytes[0..8].copy_from_slice(&(i64::MAX - 2).to_be_bytes());

@@ -36,11 +36,22 @@ pub fn encode(image: &MetadataImage) -> Vec<Bytes> {
     encode_in(image, ChunkWriter::new(SNAPSHOT_CHUNK_BYTES))
 }
 
-fn encode_in(image: &MetadataImage, mut writer: ChunkWriter) -> Vec<Bytes> {
+fn encode_in(image: &MetadataImage, writer: ChunkWriter) -> Vec<Bytes> {
     let began = SnapshotBegan { batch_no: image.batch_no, chain_hash: image.chain_hash };
+    write(began, records(image), writer)
+}
+
+/// A stream of facts that may make no image: head, end and checksums are right all the same.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn encode_facts(began: SnapshotBegan, records: impl IntoIterator<Item = Restored>) -> Vec<Bytes> {
+    write(began, records, ChunkWriter::new(SNAPSHOT_CHUNK_BYTES))
+}
+
+fn write(began: SnapshotBegan, records: impl IntoIterator<Item = Restored>, mut writer: ChunkWriter) -> Vec<Bytes> {
     writer.push(&Restored::SnapshotBegan(began).to_envelope());
     let (mut count, mut hash) = (0, 0);
-    for record in records(image) {
+    for record in records {
         let envelope = record.to_envelope();
         (count, hash) = (count + 1, hashed(hash, &envelope));
         writer.push(&envelope);
