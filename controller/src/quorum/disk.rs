@@ -307,6 +307,10 @@ impl Disk {
         let header = *records.header();
         let first = records.next().ok_or_else(|| malformed("frame without an entry".to_owned()))?;
         let record = first.map_err(|e| malformed(e.to_string()))?;
+        if header.next_offset() != record.offset + 1 {
+            // Who goes on after the entry would read the same frame again for ever.
+            return Err(malformed(format!("frame of {} entries", header.next_offset() - header.base_offset)));
+        }
         let value = record.record.value.ok_or_else(|| malformed("entry without a payload".to_owned()))?;
         let payload: Payload = postcard::from_bytes(&value).map_err(|e| malformed(e.to_string()))?;
         let term = header.leader_epoch.ok_or_else(|| malformed("entry without a term".to_owned()))?;

@@ -183,6 +183,60 @@ impl Outline {
         if prefix[..8] != MAGIC || prefix[8..] != crc {
             return None;
         }
-        postcard::from_bytes(body).ok().filter(|outline: &Outline| outline.version == FORMAT_VERSION)
+        postcard::from_bytes(body)
+            .ok()
+            .filter(|outline: &Outline| outline.version == FORMAT_VERSION && outline.adds_up())
+    }
+
+    /// True if some segment may have this outline: places rise from its first batch to its end. Readers count on it.
+    fn adds_up(&self) -> bool {
+        let first = self.entries.first().map(|e| (e.offset, e.position));
+        let last = self.entries.last().map(|e| (e.offset, e.position));
+        let begins = first.is_none_or(|at| at == (self.base, SEGMENT_HEADER_BYTES));
+        let ends = match last {
+            Some((offset, position)) => offset < self.next && position < self.end,
+            None => (self.next, self.end) == (self.base, SEGMENT_HEADER_BYTES),
+        };
+        let places = self.entries.is_sorted_by(|a, b| a.offset < b.offset && a.position < b.position);
+        let epochs = self.epochs.is_sorted_by(|(_, a), (_, b)| a < b);
+        let within = self.epochs.iter().all(|(_, start)| (self.base..self.next).contains(start));
+        begins && ends && places && epochs && within
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(offset: u64, position: u64) -> Entry {
+        Entry { offset, position, chain: 0, max_timestamp: 0 }
+    }
+
+    fn outline() -> Outline {
+        let identity = Identity { life: 1, base: 5, chain: 9, epoch: None };
+        let entries = vec![entry(5, SEGMENT_HEADER_BYTES), entry(8, 5_000)];
+        Outline { entries, epochs: vec![(1, 5), (2, 8)], next: 9, end: 6_000, ..Outline::new(&identity) }
+    }
+
+    #[test]
+    fn an_index_with_a_right_checksum_that_fits_no_segment_is_not_believed() {
+        assert_eq!(Outline::decode(&outline().encode()), Some(outline()));
+        let empty = Outline::new(&Identity { life: 1, base: 5, chain: 9, epoch: None });
+        assert_eq!(Outline::decode(&empty.encode()), Some(empty));
+        let wrong: [fn(&mut Outline); 8] = [
+            |o| o.entries.clear(),
+            |o| drop(o.entries.remove(0)),
+            |o| o.entries[0].position += 1,
+            |o| o.entries[1].position = 7_000,
+            |o| o.entries[1].offset = 9,
+            |o| o.entries.push(entry(8, 5_001)),
+            |o| o.epochs.swap(0, 1),
+            |o| o.epochs[1].1 = 9,
+        ];
+        for (number, change) in wrong.into_iter().enumerate() {
+            let mut outline = outline();
+            change(&mut outline);
+            assert_eq!(Outline::decode(&outline.encode()), None, "change {number}");
+        }
     }
 }

@@ -40,8 +40,9 @@ const SEGMENT_BYTES: u64 = 1 << 16;
 const DIR: &str = "/raft";
 /// Kinds of payload: four messages, then the answers to them.
 pub(crate) const KINDS: u8 = 8;
-/// Vote of the member under attack, and its last entries: up to the third they are committed.
+/// Term of the vote of the member under attack, the last entry that it knows to be committed, and its entries.
 const TERM: u64 = 3;
+const COMMITTED: u64 = 2;
 const LOG: [(u64, u64); 4] = [(0, 0), (1, 1), (3, 2), (3, 3)];
 
 fn id(term: u64, index: u64) -> LogId {
@@ -64,7 +65,7 @@ fn voters(ids: &[u32]) -> Membership<VoterId, VoterNode> {
 }
 
 fn local() -> Local {
-    Local { me: voter(2), term: TERM, committed: Some(id(3, 2)), batch_no: BatchNo(0) }
+    Local { me: voter(2), term: TERM, committed: Some(id(3, COMMITTED)), batch_no: BatchNo(0) }
 }
 
 /// A member's disk with [`LOG`] on it.
@@ -154,9 +155,10 @@ fn heard(request: AppendEntriesRequest<TypeConfig>) -> Depth {
     Depth::Accepted
 }
 
-/// As Raft does with what it takes: what is there already stays, from the first entry that differs on the log is cut.
+/// As Raft does with what it takes: what is committed or there already stays, from the first entry that differs on the log
+/// is cut.
 fn kept(request: AppendEntriesRequest<TypeConfig>) {
-    let known = |log_id: &LogId| LOG.contains(&(log_id.leader_id.term, log_id.index));
+    let known = |log_id: &LogId| log_id.index <= COMMITTED || LOG.contains(&(log_id.leader_id.term, log_id.index));
     if request.prev_log_id.is_some_and(|prev| !known(&prev)) {
         return;
     }
@@ -166,7 +168,7 @@ fn kept(request: AppendEntriesRequest<TypeConfig>) {
         before = Some(new.remove(0).log_id);
     }
     let Some(first) = new.first().map(RaftEntry::index) else { return };
-    assert!(first > 2, "an entry that is committed would be cut");
+    assert!(first > COMMITTED, "an entry that is committed would be cut");
     let memory = lived();
     let mut disk = opened(&memory);
     disk.save_vote(&request.vote).expect("a healthy disk");

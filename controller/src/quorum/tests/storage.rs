@@ -383,3 +383,27 @@ async fn a_flipped_term_is_never_believed_above_the_end_mark_either() {
     }
     assert!(whole > 0, "some bytes matter to no entry");
 }
+
+#[test]
+fn a_frame_that_covers_more_than_its_entry_is_damage_and_is_not_read_for_ever() {
+    use protocol::batch::{BatchBuilder, Compression, stamp};
+    let memory = MemStorage::new();
+    let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+    let dir = std::path::Path::new("/raft");
+    log::storage::create_dir_durably(&memory, &dir.join("log")).expect("a healthy disk");
+    let (mut log, _) =
+        log::Log::open(Arc::clone(&storage), &dir.join("log"), log::LogConfig::default()).expect("empty");
+    let payload = postcard::to_stdvec(&super::super::types::alias::Payload::Blank).expect("a blank can be written");
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(0, Some(&0u32.to_be_bytes()), Some(&payload), &[]).expect("a small record");
+    let mut frame = builder.build().expect("a small batch");
+    // The header's last offset is one beyond that of its only record; then the checksum, as a writer would have made it.
+    frame[23..27].copy_from_slice(&1i32.to_be_bytes());
+    let crc = crc32c::crc32c(&frame[21..]);
+    frame[17..21].copy_from_slice(&crc.to_be_bytes());
+    stamp(&mut frame, 0, 0);
+    log.append(0, &frame).expect("a batch by its header");
+    log.close_clean().expect("a healthy disk");
+    let refused = super::super::disk::Disk::open(&storage, dir, 1 << 16).err().expect("it is no frame of ours");
+    assert!(refused.to_string().contains("frame of 2 entries"), "{refused}");
+}
