@@ -119,7 +119,6 @@ pub(super) fn index_body(bytes: &[u8]) -> Depth {
     log.offset_for_time(1_000).ok();
     Depth::Accepted
 }
-}
 
 fn with_kind(files: &[PathBuf], disk: &MemStorage) -> Vec<Vec<u8>> {
     (0u8..)

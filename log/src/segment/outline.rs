@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(Outline::decode(&empty.encode()), Some(empty));
         let wrong: [fn(&mut Outline); 8] = [
             |o| o.entries.clear(),
-            |o| drop(o.entries.remove(0)),
+            |o| _ = o.entries.remove(0),
             |o| o.entries[0].position += 1,
             |o| o.entries[1].position = 7_000,
             |o| o.entries[1].offset = 9,
