@@ -24,6 +24,20 @@ fn no_body_breaks_and_every_body_is_got_into() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// Files named `TARGET.what-it-is.bin`.
+#[test]
+fn inputs_that_broke_a_body_once_do_not_any_more() {
+    let folder = tidy::root().join("integration-tests/tests/fuzz_inputs");
+    let files = std::fs::read_dir(folder).expect("the inputs").map(|file| file.expect("an input").path());
+    let mut run = 0;
+    for file in files {
+        let name = file.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
+        integration_tests::fuzz::run(name.expect("a target's name"), &std::fs::read(&file).expect("an input"));
+        run += 1;
+    }
+    assert!(run >= 2, "{run} inputs");
+}
+
 #[test]
 fn legal_inputs_of_each_corpus_are_there() {
     for target in &TARGETS {

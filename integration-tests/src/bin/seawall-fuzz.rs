@@ -94,7 +94,7 @@ impl Watchdog {
         let watching = Arc::clone(&watchdog);
         std::thread::spawn(move || {
             loop {
-                std::thread::sleep(INPUT_WALL_MAX / 20);
+                std::thread::park_timeout(INPUT_WALL_MAX / 20);
                 let running = *watching.running.lock().unwrap_or_else(PoisonError::into_inner);
                 let stuck = running.filter(|(.., since)| since.elapsed() > INPUT_WALL_MAX);
                 if let Some((name, seed, number, _)) = stuck {

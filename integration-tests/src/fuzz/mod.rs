@@ -5,6 +5,7 @@
 //! read by everybody else, it may be written), and says how deep the input got. Owns the bodies, their corpora, what changes
 //! an input and what makes it right again; never looks at what an error says.
 
+mod data;
 mod disk;
 mod drive;
 mod mutate;
@@ -77,8 +78,8 @@ pub const TARGETS: [Target; 20] = [
         services::vary_feed, services::seal_feed, (39, 18, "a protobuf message; an image made of it")),
     target("service-replication", services::replication_body, services::replication,
         services::vary_pieces::<1>, services::seal_replication, (41, 41, "a protobuf message; stepped by a replica")),
-    target("service-data", services::data_body, services::data,
-        services::vary_tagged, services::seal_data, (28, 25, "a protobuf message; answered by a leader")),
+    target("service-data", data::body, data::corpus,
+        services::vary_tagged, data::seal, (28, 25, "a protobuf message; answered by a leader")),
     target("record-batch", records::batch_body, records::batches,
         records::vary_batch, records::seal_batch, (24, 13, "length, checksum and header; every record read")),
     target("record-batch-sealed", records::sealed_body, records::batches,

@@ -145,11 +145,11 @@ pub(super) fn feed(items: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
             Some(Item::Snapshot(chunk)) => {
                 held.extend_from_slice(&chunk.data);
                 chunk.crc32c = crc32c(&held);
-                if chunk.last {
-                    if let Ok(decoded) = snapshot::decode([&std::mem::take(&mut held)]) {
-                        (chunk.batch_no, chunk.chain_hash) = (decoded.batch_no.0, decoded.chain_hash);
-                        image = decoded;
-                    }
+                if chunk.last
+                    && let Ok(decoded) = snapshot::decode([&std::mem::take(&mut held)])
+                {
+                    (chunk.batch_no, chunk.chain_hash) = (decoded.batch_no.0, decoded.chain_hash);
+                    image = decoded;
                 }
             }
             Some(Item::Position(position)) if BatchNo(position.batch_no) < image.batch_no => {

@@ -176,9 +176,11 @@ impl Log {
         self.durable_end
     }
 
-    /// Leader epoch of the last batch; `None` if the log never had one, or was reset.
+    /// Leader epoch of the last batch; `None` if the log never had one, or was reset. What the segment being written says of
+    /// the batches before it counts too: the next start holds an append against it.
     pub fn last_epoch(&self) -> Option<u32> {
-        self.epochs.last().map(|e| e.epoch)
+        let before = self.active.as_ref().and_then(|active| active.outline.epoch());
+        self.epochs.last().map(|e| e.epoch).max(before)
     }
 
     /// Epochs and where they begin.

@@ -61,8 +61,9 @@ fn epoch_word(epoch: Option<u32>) -> u64 {
     epoch.map_or(u64::MAX, u64::from)
 }
 
+/// An epoch as a batch may have it: on the wire it is signed.
 fn word_epoch(word: u64) -> Option<Option<u32>> {
-    if word == u64::MAX { Some(None) } else { u32::try_from(word).ok().map(Some) }
+    if word == u64::MAX { Some(None) } else { i32::try_from(word).ok().map(|epoch| Some(epoch.cast_unsigned())) }
 }
 
 /// Words and their checksum, little endian.
