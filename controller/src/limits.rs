@@ -79,8 +79,9 @@ pub const ENTRY_CACHE_BYTES: usize = 32 << 20;
 /// Largest frame of the Raft log: one entry of 1 MiB plus its framing.
 pub const RAFT_FRAME_MAX: usize = 2 << 20;
 
-/// Latest term of the Raft log: an entry's frame keeps it in 32 bits. An election a second reaches it in 136 years.
-pub const RAFT_TERM_MAX: u64 = 4_294_967_295;
+/// Latest term that a peer's message may name. An entry's frame keeps it in 31 bits: half of that leaves room to count on. An
+/// election a second reaches it in 34 years.
+pub const RAFT_TERM_MAX: u64 = 1 << 30;
 
 /// Largest index that a peer's message may name: far below where offsets of the log end, so that counting on is safe.
 pub const RAFT_INDEX_MAX: u64 = 1 << 62;

@@ -176,7 +176,8 @@ pub(super) fn voted(answer: &VoteResponse<TypeConfig>, me: VoterId, term: u64) -
     id_within("answer.last_log_id", answer.last_log_id.as_ref(), RAFT_TERM_MAX)
 }
 
-/// A vote that a peer holds: it may be for `me`, but not in a term that this node has not reached.
+/// A vote that a peer holds: it may be for `me`, but not in a later term than the question's, `term`. (To an old question it
+/// may: nobody waits for that answer.)
 pub(super) fn another_vote(field: &'static str, vote: &Vote, me: VoterId, term: u64) -> Admitted {
     let theirs = term_of(field, vote)?;
     if vote.leader_id.voted_for == me && theirs > term {

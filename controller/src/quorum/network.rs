@@ -131,10 +131,10 @@ fn decode<A: DeserializeOwned>(bytes: &[u8]) -> Result<A, RPCError> {
     postcard::from_bytes(bytes).map_err(|e| RPCError::Network(NetworkError::new(&e)))
 }
 
-/// An answer that no controller gives counts as none.
+/// An answer that no controller gives counts as none; nor does one to a question of a term that is over.
 fn admitted<A>(answer: A, verdict: Result<(), Inadmissible>) -> Result<A, RPCError> {
     verdict.map(|()| answer).map_err(|refused| {
-        tracing::error!(%refused, "a peer's answer is not taken");
+        tracing::warn!(%refused, "a peer's answer is not taken");
         RPCError::Network(NetworkError::new(&refused))
     })
 }

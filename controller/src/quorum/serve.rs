@@ -75,7 +75,7 @@ impl Quorum {
 
     /// What the gate holds a message against.
     fn local(&self) -> Local {
-        // The image first: it may only be older than what the metrics say.
+        // The metrics may lag behind the image for a moment: a snapshot from between the two is refused, and needed by nobody.
         let batch_no = self.feed.image().batch_no;
         let metrics = self.raft.metrics();
         let seen = metrics.borrow_watched();
@@ -120,7 +120,7 @@ impl Quorum {
     }
 
     /// Answers a stream of appends, in order. The stream ends at the first message that is refused, with the refusal as the
-    /// last answer, and when Raft ends it (a conflict, a higher vote).
+    /// last answer. After an answer with which Raft ends it (a conflict, a higher vote) it ends once the peer lets go of it.
     pub fn serve_appends(
         self: &Arc<Self>,
         requests: BoxStream<'static, Bytes>,

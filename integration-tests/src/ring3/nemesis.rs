@@ -161,11 +161,12 @@ impl Nemesis<'_> {
     /// # Errors
     /// When the harness itself fails.
     pub fn heal(&mut self) -> Result<(), Failure> {
-        for node in all().into_iter().filter(|node| self.nodes.life(*node) == Life::Paused) {
-            self.nodes.signal(node, Signal::CONT)?;
-        }
-        self.wan.set_all(Line::default())?;
-        all().iter().try_for_each(|node| self.nodes.net().drop_nothing(&place(*node)))
+        let frozen: Vec<_> = all().into_iter().filter(|node| self.nodes.life(*node) == Life::Paused).collect();
+        let woken = frozen.into_iter().map(|node| self.nodes.signal(node, Signal::CONT));
+        let mut ended: Vec<Result<(), Failure>> = woken.collect();
+        ended.push(self.wan.set_all(Line::default()));
+        ended.extend(all().iter().map(|node| self.nodes.net().drop_nothing(&place(*node))));
+        ended.into_iter().collect()
     }
 
     /// Everything dies at one moment and comes back.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use protocol::planted::{self, Bug};
 
-use super::read::{Cursor, step};
+use super::read::{Cursor, look_twice, step};
 use super::shared::{DirState, Gate};
 use super::{Active, Cutting, Log};
 use crate::epochs::{EpochStart, EpochTable};
@@ -48,7 +48,7 @@ impl Log {
         }
         // The lowered mark may only speak of durable bytes, and seals of earlier segments and names come before it.
         self.sync()?;
-        let outline = self.outline_up_to(to)?;
+        let outline = look_twice(|| self.outline_up_to(to))?;
         if outline.next < self.start {
             let start = self.start;
             return self.reset(start).map(|()| start);

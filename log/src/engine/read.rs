@@ -384,7 +384,7 @@ pub(super) fn step(outline: &Outline, opened: &Opened, cursor: &mut Cursor, head
 
 /// A read that fails once, or brings a flipped bit once, is no damage of the disk: what is there is looked at again before
 /// a copy is given up for it.
-fn look_twice<T>(look: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+pub(super) fn look_twice<T>(look: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
     match look() {
         Err(LogError::Damaged(first)) => {
             let second = look();

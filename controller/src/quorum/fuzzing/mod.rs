@@ -149,25 +149,22 @@ fn heard(request: AppendEntriesRequest<TypeConfig>) -> Depth {
     if admission::append(&request, &local()).is_err() {
         return Depth::Decoded;
     }
-    if request.vote.leader_id.term >= TERM {
-        kept(request);
-    }
-    Depth::Accepted
+    if request.vote.leader_id.term >= TERM && kept(request) { Depth::Accepted } else { Depth::Decoded }
 }
 
 /// As Raft does with what it takes: what is committed or there already stays, from the first entry that differs on the log
-/// is cut.
-fn kept(request: AppendEntriesRequest<TypeConfig>) {
+/// is cut. False: there was nothing to append.
+fn kept(request: AppendEntriesRequest<TypeConfig>) -> bool {
     let known = |log_id: &LogId| log_id.index <= COMMITTED || LOG.contains(&(log_id.leader_id.term, log_id.index));
     if request.prev_log_id.is_some_and(|prev| !known(&prev)) {
-        return;
+        return false;
     }
     let mut before = request.prev_log_id;
     let mut new = request.entries;
     while new.first().is_some_and(|entry| known(&entry.log_id)) {
         before = Some(new.remove(0).log_id);
     }
-    let Some(first) = new.first().map(RaftEntry::index) else { return };
+    let Some(first) = new.first().map(RaftEntry::index) else { return false };
     assert!(first > COMMITTED, "an entry that is committed would be cut");
     let memory = lived();
     let mut disk = opened(&memory);
@@ -182,6 +179,7 @@ fn kept(request: AppendEntriesRequest<TypeConfig>) {
     let bytes = |entries: &[Entry]| postcard::to_stdvec(entries).expect("entries can be written");
     assert_eq!(bytes(&read), bytes(&new), "the log gives back other entries than were let in");
     applied(read);
+    true
 }
 
 /// Commits entries. A batch of facts that decode may still be one that no decider writes on this image, or hold a fact of a

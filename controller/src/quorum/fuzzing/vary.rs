@@ -9,7 +9,7 @@ use protocol::testing::FactGen;
 /// Where choices come from: a number below the one given.
 type Below<'a> = &'a mut dyn FnMut(u64) -> u64;
 
-const TERMS: [u64; 9] = [0, 1, 2, 3, 4, 5, RAFT_TERM_MAX, RAFT_TERM_MAX + 1, u64::MAX];
+const TERMS: [u64; 10] = [0, 1, 2, 3, 4, 5, RAFT_TERM_MAX, RAFT_TERM_MAX + 1, 1 << 31, u64::MAX];
 const INDEXES: [u64; 10] = [0, 1, 2, 3, 4, 5, 9, RAFT_INDEX_MAX, RAFT_INDEX_MAX + 1, u64::MAX];
 
 fn one<T: Copy>(below: Below<'_>, items: &[T]) -> T {

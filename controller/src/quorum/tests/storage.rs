@@ -385,6 +385,22 @@ async fn a_flipped_term_is_never_believed_above_the_end_mark_either() {
 }
 
 #[test]
+fn an_entry_of_the_last_term_that_a_peer_may_name_can_be_written_and_so_can_later_ones() {
+    use crate::limits::RAFT_TERM_MAX;
+    let storage: Arc<dyn Storage> = Arc::new(MemStorage::new());
+    let dir = std::path::Path::new("/raft");
+    log::storage::create_dir_durably(&*storage, &dir.join("log")).expect("a healthy disk");
+    let (mut disk, _) = Disk::open(&storage, dir, 1 << 16).expect("empty");
+    let terms = [RAFT_TERM_MAX, RAFT_TERM_MAX + 1, RAFT_TERM_MAX + 1_000_000];
+    for (index, term) in (0..).zip(terms) {
+        let id = LogId::new(CommittedLeaderId::new(term), index);
+        disk.append(&Entry::new_blank(id)).expect("a frame holds it");
+    }
+    let read = disk.read_all(0, u64::MAX).expect("a healthy disk");
+    assert_eq!(read.iter().map(|entry| entry.log_id.leader_id.term).collect::<Vec<_>>(), terms);
+}
+
+#[test]
 fn a_frame_that_covers_more_than_its_entry_is_damage_and_is_not_read_for_ever() {
     use protocol::batch::{BatchBuilder, Compression, stamp};
     let memory = MemStorage::new();
